@@ -1,0 +1,26 @@
+# A thin list of the commands the README shows. `make demo` from a fresh clone needs Python 3.11+, git and make, nothing else.
+PYTHON ?= python3.11
+ifeq (, $(shell command -v $(PYTHON) 2>/dev/null))
+PYTHON := python3
+endif
+TRAIN_FLAGS ?=
+BIN := .venv/bin
+
+.PHONY: demo test clean-demo
+
+demo: .venv/installed
+	$(BIN)/python prepare.py demo
+	$(BIN)/python train.py config/demo.py $(TRAIN_FLAGS)
+	$(BIN)/python train.py config/demo_blind.py $(TRAIN_FLAGS)
+	$(BIN)/python eval_caption.py --out_dir=out/demo --blind_dir=out/demo_blind
+
+test: .venv/installed
+	$(BIN)/python -m pytest -q tests
+
+clean-demo:  ## forget the trained demo, keep what was fetched
+	rm -rf out/demo out/demo_blind
+
+.venv/installed: requirements.txt
+	$(PYTHON) -m venv .venv
+	$(BIN)/pip install -q -r requirements.txt
+	touch $@

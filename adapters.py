@@ -1,0 +1,364 @@
+"""
+Every interfacing mechanism of eP-ALM (ICCV 2023) and DePALM (arXiv 2403.13499), read top-down:
+
+    hidden states of the frozen encoder --connector--> tokens of the LLM's width, one set per target layer
+
+A *connector* (LiMBeR's Linear, QPMapper, Q-Former, the resamplers R-*) makes the tokens. The *targets* say at which layers
+of the LLM they are given: layer 0 with `keep_to_end` (LiMBeR, MAPL, QP,L0, R-*,L0) or inner layers (eP-ALM, QP,inner).
+To change a mechanism, edit its function below; to add one, write a function and name it in CONNECTORS.
+
+Shapes: B inputs, N tokens, D width. Hidden states are (B, 1+N, D), the encoder's CLS or pooled token first.
+Parameter counts in the docstrings are for EVA-CLIP-L (D=1024, 16x16 patches) and LLaMA-7B (d_llm=4096).
+"""
+import math
+from dataclasses import dataclass
+
+import torch
+import torch.nn as nn
+import torch.nn.functional as F
+
+
+@dataclass
+class AdapterConfig:
+    """The knobs of every mechanism. train.py takes them all as its own: `--connector=r_linear --reduction=9`."""
+    # connector: encoder tokens -> LLM tokens
+    connector: str = 'qpmapper'     # a name in CONNECTORS, or 'c_attn'
+    adapter_dim: int = 1024         # width of mappers and resamplers, 0 = the LLM's
+    activation: str = 'gelu'        # 'gelu' (exact) or 'none', in mappers and between the layers of the output MLP
+    out_layers: int = 1             # linear layers from the connector's width to the LLM's
+    norm: str = 'rms'               # 'rms' or 'layer', of resampled and of injected tokens
+    # mappers (qpmapper, qformer, r_qpmapper)
+    n_queries: int = 32             # learned queries, the number of tokens that come out (r_qpmapper: per group)
+    mapper_layers: int = 2
+    mapper_heads: int = 8
+    mapper_dropout: float = 0.1
+    learned_queries: bool = True    # False: no queries, the first n_queries outputs are kept
+    query_per_target: bool = False  # own queries for every target layer
+    # resamplers (r_*)
+    reduction: int = 4              # r: patches that become one token
+    drop_cls: bool = False
+    duplicate_cls: int = 1          # copies of CLS in front of the resampled tokens
+    # sources: which hidden states are read
+    source_layers: int = 1          # the last n of the encoder
+    source_tokens: str = 'all'      # 'all', or 'cls' alone (connector 'linear'; the others read all)
+    merge_sources: bool = False     # concatenate the sources along the tokens: every target gets the same
+    n_connectors: int = 1           # 1 = shared by all targets; as many as sources = one for each
+    # targets: where in the LLM the tokens are given
+    n_targets: int = 1
+    last_target: int = 0            # layer index, negative counts from the top: -4 is the fourth from the top
+    target_stride: int = 1
+    keep_to_end: bool = True        # tokens flow on to the top of the LLM; False: they are dropped after last_target
+    noncausal_prefix: bool = False  # visual tokens see each other in both directions where they flow
+    token_norm: bool = False        # normalise the tokens at each target layer
+    token_bias: bool = False        # then y * scale + bias at each target layer
+    token_bias_per_token: bool = False
+    # prompt tuning and what is trained inside the frozen models
+    n_prompt: int = 1               # learned tokens in front of the text
+    prompt_mlp: bool = False        # eP-ALM: prompt tokens go through Linear, Tanh, Linear
+    prompt_positions: bool = True   # False (eP-ALM): prompt tokens have no position, text starts at 0
+    llm_bias_tuning: bool = False   # y * scale + bias after every Linear of the LLM
+    llm_norm_tuning: bool = False   # the norms of the LLM are trained
+
+
+# ---- connectors: hidden states (B, 1+N, D) -> tokens (B, M, d_llm) --------------------------------------------------
+
+def linear(cfg, d_in, d_llm, grid):
+    """LiMBeR and eP-ALM (DePALM 3.1): one Linear on every token ('all') or on CLS. (B, M, D) -> (B, M, d_llm). 4.2M."""
+    return nn.Sequential(*[Cls()] * (cfg.source_tokens == 'cls'), *out_mlp(cfg, d_in, d_llm))
+
+
+def qpmapper(cfg, d_in, d_llm, grid):
+    """QPMapper (DePALM 3.2.1; MAPL with 4 layers of 256): learned queries read the patches in a small transformer.
+    (B, 1+N, D) -> (B, n_queries, d_llm). 17.9M (QP,L0); MAPL 2.9M."""
+    d = cfg.adapter_dim or d_llm
+    return nn.Sequential(nn.Linear(d_in, d), QPMapper(cfg, d, cfg.n_queries), *out_mlp(cfg, d, d_llm))
+
+
+def qformer(cfg, d_in, d_llm, grid):
+    """Q-Former (DePALM, ablation): queries attend to themselves, then to the patches. (B, 1+N, D) -> (B, n_queries, d_llm)."""
+    d = cfg.adapter_dim or d_llm
+    return nn.Sequential(nn.Linear(d_in, d), QFormer(cfg, d, cfg.n_queries), *out_mlp(cfg, d, d_llm))
+
+
+def resampler(pool):
+    """R-* (DePALM 3.2.2): groups of r patches -> one token each, CLS in front. (B, 1+N, D) -> (B, 1+N/r, d_llm)."""
+    def build(cfg, d_in, d_llm, grid):
+        d = cfg.adapter_dim or d_llm
+        return nn.Sequential(nn.Linear(d_in, d), Resampler(cfg, d, grid, pool(cfg, d)), *out_mlp(cfg, d, d_llm))
+    return build
+
+
+def r_rand(cfg, d_in, d_llm, grid):
+    """R-Rand (DePALM 3.2.2): a random subset of the patches at every training step, all of them in eval; no input
+    projection. (B, 1+N, D) -> (B, 1+n, d_llm). 4.2M."""
+    return nn.Sequential(RandomPatches(cfg, d_in), *out_mlp(cfg, d_in, d_llm))
+
+
+def out_mlp(cfg, d_in, d_llm):
+    """`out_layers` linear layers d_in -> d_llm, the hidden ones d_in wide."""
+    layers = []
+    for _ in range(cfg.out_layers - 1):
+        layers += [nn.Linear(d_in, d_in), nn.Identity() if cfg.activation == 'none' else nn.GELU()]
+    return layers + [nn.Linear(d_in, d_llm)]
+
+
+# ---- mappers --------------------------------------------------------------------------------------------------------
+
+def mapper_block(cls, cfg, d):
+    """A post-norm transformer block as torch has it, feed-forward as wide as the model."""
+    return cls(d, cfg.mapper_heads, dim_feedforward=d, dropout=cfg.mapper_dropout, layer_norm_eps=1e-4, batch_first=True,
+               activation=F.gelu if cfg.activation == 'gelu' else nn.Identity())
+
+
+def learned_queries(cfg, d, n):
+    """(rows, n, d): one row, or one for each target layer."""
+    return nn.Parameter(torch.randn(cfg.n_targets if cfg.query_per_target else 1, n, d) * 0.02)
+
+
+class QPMapper(nn.Module):
+    """[tokens; queries] -> transformer -> the queries' outputs. (B, N, d) -> (B, n, d)."""
+
+    def __init__(self, cfg, d, n):
+        super().__init__()
+        self.n = n
+        self.queries = learned_queries(cfg, d, n) if cfg.learned_queries else None
+        self.blocks = nn.ModuleList(mapper_block(nn.TransformerEncoderLayer, cfg, d) for _ in range(cfg.mapper_layers))
+
+    def forward(self, x, query_row=0):
+        if self.queries is not None:
+            x = torch.cat([x, self.queries[query_row].expand(x.shape[0], -1, -1)], dim=1)   # (B, N+n, d)
+        for block in self.blocks:
+            x = block(x)
+        return x[:, :self.n] if self.queries is None else x[:, -self.n:]
+
+
+class QFormer(nn.Module):
+    """Queries -> transformer decoder over the tokens. (B, N, d) -> (B, n, d)."""
+
+    def __init__(self, cfg, d, n):
+        super().__init__()
+        self.queries = learned_queries(cfg, d, n)
+        self.blocks = nn.ModuleList(mapper_block(nn.TransformerDecoderLayer, cfg, d) for _ in range(cfg.mapper_layers))
+
+    def forward(self, x, query_row=0):
+        q = self.queries[query_row].expand(x.shape[0], -1, -1)
+        for block in self.blocks:
+            q = block(q, x)
+        return q
+
+
+# ---- resamplers: a pool turns groups (B*G, r, d) into (B*G, n, d) ---------------------------------------------------
+
+class RAvgPool(nn.Module):
+    """R-AvgPool as the paper's code ran it: averages r neighbouring *channels* of each token, then concatenates the r tokens
+    of the group into one of width d. The published numbers are of this one; `RAvgPoolTokens` is what the paper says."""
+    pool = staticmethod(F.avg_pool1d)
+
+    def __init__(self, cfg, d):
+        super().__init__()
+        self.r = cfg.reduction
+
+    def forward(self, x):
+        return self.pool(x, self.r).flatten(1).unsqueeze(1)         # (B*G, r, d/r) -> (B*G, 1, d)
+
+
+class RMaxPool(RAvgPool):
+    """R-MaxPool as the paper's code ran it: see RAvgPool."""
+    pool = staticmethod(F.max_pool1d)
+
+
+class RAvgPoolTokens(nn.Module):
+    """R-AvgPool as the paper writes it: the mean of the r tokens of a group."""
+
+    def __init__(self, cfg, d):
+        super().__init__()
+
+    def forward(self, x):
+        return x.mean(1, keepdim=True)
+
+
+class RMaxPoolTokens(RAvgPoolTokens):
+    """R-MaxPool as the paper writes it: the maximum over the r tokens of a group."""
+
+    def forward(self, x):
+        return x.amax(1, keepdim=True)
+
+
+class RConv(nn.Conv1d):
+    """R-Conv (ablation): a convolution over the tokens of a group, kernel = stride = r."""
+
+    def __init__(self, cfg, d):
+        super().__init__(d, d, kernel_size=cfg.reduction, stride=cfg.reduction)
+
+    def forward(self, x):
+        return super().forward(x.transpose(1, 2)).transpose(1, 2)   # (B*G, d, r) -> (B*G, 1, d)
+
+
+class RLinear(nn.Linear):
+    """R-Linear: one Linear on the r tokens of a group side by side."""
+
+    def __init__(self, cfg, d):
+        super().__init__(cfg.reduction * d, d)
+
+    def forward(self, x):
+        return super().forward(x.flatten(1)).unsqueeze(1)           # (B*G, r*d) -> (B*G, 1, d)
+
+
+class RQPMapper(QPMapper):
+    """R-QPMapper: a QPMapper inside every group, n_queries tokens per group."""
+
+    def __init__(self, cfg, d):
+        super().__init__(cfg, d, cfg.n_queries)
+
+
+class Resampler(nn.Module):
+    """CLS aside; patches in neighbourhoods of r; the pool on each; CLS back in front; norm. (B, 1+N, d) -> (B, 1+N/r, d)."""
+
+    def __init__(self, cfg, d, grid, pool):
+        super().__init__()
+        side = math.isqrt(cfg.reduction) if len(grid) == 2 else cfg.reduction
+        if len(grid) == 2 and side * side != cfg.reduction or any(n % side for n in grid):
+            raise ValueError(f'reduction={cfg.reduction} does not tile the encoder\'s {"x".join(map(str, grid))} patches: '
+                             f'choose a {"square " if len(grid) == 2 else ""}number whose side divides the grid')
+        self.grid, self.side, self.pool = grid, side, pool
+        self.n_cls = 0 if cfg.drop_cls else cfg.duplicate_cls
+        self.norm = make_norm(cfg, d)
+
+    def forward(self, x):
+        cls, x = x[:, :1], x[:, 1:]
+        B, _, d = x.shape
+        if len(self.grid) == 2:                                     # (B, H*W, d) -> (B, H/s, W/s, s, s, d)
+            H, W, s = *self.grid, self.side
+            x = x.view(B, H // s, s, W // s, s, d).transpose(2, 3)
+        x = self.pool(x.reshape(-1, self.side ** len(self.grid), d)).reshape(B, -1, d)   # (B*G, r, d) -> (B, G*n, d)
+        return self.norm(torch.cat([cls] * self.n_cls + [x], dim=1))
+
+
+class RandomPatches(nn.Module):
+    """CLS and one random, sorted subset of the patches, the same for the whole batch. (B, 1+N, D) -> (B, 1+n, D)."""
+
+    def __init__(self, cfg, d):
+        super().__init__()
+        self.norm = make_norm(cfg, d)
+
+    def draw(self, n):
+        """Sorted indices of the patches to keep: a fraction N(.25, .2) clamped to [1/16, 1/2], with probability .1 the half."""
+        fraction = 0.5 if torch.rand(()) < 0.1 else (0.25 + 0.2 * torch.randn(())).clamp(0.0625, 0.5).item()
+        return torch.randperm(n)[:round(fraction * n)].sort().values
+
+    def forward(self, x):
+        if self.training:
+            keep = self.draw(x.shape[1] - 1).to(x.device)
+            x = torch.cat([x[:, :1], x[:, 1:][:, keep]], dim=1)
+        return self.norm(x)
+
+
+CONNECTORS = dict(linear=linear, qpmapper=qpmapper, qformer=qformer, r_rand=r_rand,
+                  r_avgpool=resampler(RAvgPool), r_maxpool=resampler(RMaxPool),
+                  r_avgpool_tokens=resampler(RAvgPoolTokens), r_maxpool_tokens=resampler(RMaxPoolTokens),
+                  r_conv=resampler(RConv), r_linear=resampler(RLinear), r_qpmapper=resampler(RQPMapper))
+
+
+# ---- small parts ----------------------------------------------------------------------------------------------------
+
+class Cls(nn.Module):
+    """(B, 1+N, D) -> (B, 1, D)."""
+
+    def forward(self, x):
+        return x[:, :1]
+
+
+def make_norm(cfg, d):
+    return {'rms': nn.RMSNorm, 'layer': nn.LayerNorm}[cfg.norm](d, eps=1e-4)
+
+
+class BiasTuning(nn.Module):
+    """y * scale + bias, starting as the identity. shape: (d,), or (N, d) for one per token."""
+
+    def __init__(self, *shape):
+        super().__init__()
+        self.scale = nn.Parameter(torch.ones(shape))
+        self.bias = nn.Parameter(torch.zeros(shape))
+
+    def forward(self, y):
+        return y * self.scale + self.bias
+
+
+def tune_biases(model):
+    """BitFit-like tuning of a frozen model: every nn.Linear's output becomes y * scale + bias."""
+    for linear in [m for m in model.modules() if isinstance(m, nn.Linear)]:
+        linear.bias_tuner = BiasTuning(linear.out_features)
+        linear.register_forward_hook(lambda module, args, y: module.bias_tuner(y))
+
+
+def tune_norms(model):
+    """Train the scale (and bias) of every norm of a frozen model."""
+    for module in model.modules():
+        if 'Norm' in type(module).__name__:
+            module.requires_grad_(True)
+
+
+# ---- the adapter ----------------------------------------------------------------------------------------------------
+
+class Adapter(nn.Module):
+    """All that is trained: connectors, per-target norms and biases, prompt tokens.
+
+    d_in: width of the encoder's hidden states; grid: its patches, (H, W) or (N,); d_llm, n_layers: of the LLM;
+    d_embed: width of its word embeddings (d_llm but for OPT-350m).
+    """
+
+    def __init__(self, cfg, d_in, grid, d_llm, n_layers, d_embed=None, n_tokens=None):
+        super().__init__()
+        self.cfg = cfg
+        if d_in:
+            last = cfg.last_target % n_layers
+            self.targets = [last - i * cfg.target_stride for i in reversed(range(cfg.n_targets))]
+            if self.targets[0] < 0:
+                raise ValueError(f'n_targets={cfg.n_targets} with target_stride={cfg.target_stride} and last_target={cfg.last_target} '
+                                 f'reach below layer 0 of an LLM of {n_layers} layers: {self.targets}')
+            if cfg.connector not in CONNECTORS:
+                raise ValueError(f'connector={cfg.connector!r} is none of: {", ".join(CONNECTORS)}')
+            self.connectors = nn.ModuleList(CONNECTORS[cfg.connector](cfg, d_in, d_llm, grid) for _ in range(cfg.n_connectors))
+            if cfg.token_norm:
+                self.token_norms = nn.ModuleList(make_norm(cfg, d_llm) for _ in self.targets)
+            if cfg.token_bias:
+                shape = (cfg.n_queries, d_llm) if cfg.token_bias_per_token else (d_llm,)
+                self.token_biases = nn.ModuleList(BiasTuning(*shape) for _ in self.targets)
+        else:                                                       # blind: no encoder, the prompt tokens alone are trained
+            self.targets = []
+        if cfg.n_prompt:
+            self.prompt = nn.Parameter(torch.randn(cfg.n_prompt, d_embed or d_llm) * 0.02)
+            if cfg.prompt_mlp:
+                d = d_embed or d_llm
+                self.prompt_mlp = nn.Sequential(nn.Linear(d, d), nn.Tanh(), nn.Linear(d, d))
+
+    def forward(self, sources):
+        """sources: the last hidden states of the encoder, each (B, 1+N, D). Returns {target layer: (B, M, d_llm)}."""
+        cfg = self.cfg
+        sources = sources[-cfg.source_layers:]
+        if cfg.merge_sources:
+            sources = [torch.cat(sources, dim=1)]
+        made, tokens = {}, {}
+        for j, layer in enumerate(self.targets):
+            row = j if cfg.query_per_target else 0
+            key = (j * len(sources) // len(self.targets), j * len(self.connectors) // len(self.targets), row)
+            if key not in made:                                     # targets with the same source and connector share its tokens
+                made[key] = self.connect(self.connectors[key[1]], sources[key[0]], row)
+            z = made[key]
+            if cfg.token_norm:
+                z = self.token_norms[j](z)
+            if cfg.token_bias:
+                z = self.token_biases[j](z)
+            tokens[layer] = z
+        return tokens
+
+    def connect(self, connector, x, query_row):
+        for module in connector:
+            x = module(x, query_row) if isinstance(module, (QPMapper, QFormer)) else module(x)
+        return x
+
+    def prompt_tokens(self):
+        """(P, d_embed), or None."""
+        if not self.cfg.n_prompt:
+            return None
+        return self.prompt_mlp(self.prompt) if self.cfg.prompt_mlp else self.prompt

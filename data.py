@@ -1,0 +1,329 @@
+"""
+A data set is a list of rows, a row one picture with its captions:
+
+    {'image': '/path/a.jpg', 'caption': ['a cat', 'a cat on a mat'], 'id': 0}
+
+From rows to batches: decode -> augment -> (B, 3, H, W), or the frozen encoder's hidden states from a memory-mapped cache; text
+-> token ids once per data set; everything random is a function of (seed, epoch, row), so a resumed run sees what an
+uninterrupted one would have seen, whatever the number of workers or processes.
+"""
+import difflib
+import hashlib
+import json
+import os
+import re
+import sys
+from pathlib import Path
+
+import wheels  # noqa: F401  (first: mends torchvision on CPU-only torch)
+import numpy as np
+import torch
+from PIL import Image
+from torchvision.transforms import v2
+from tqdm import tqdm
+
+MAX_ERRORS_SHOWN = 20
+ROW_KEYS = dict(image='a path, relative to the file', caption='a text or a list of texts, none empty', split="'train', 'val' or 'test'",
+                id='anything')
+
+
+class BadData(Exception):
+    """What is wrong with the user's data, in words for the user."""
+
+
+# ---- rows -----------------------------------------------------------------------------------------------------------
+
+def load_rows(config, split):
+    """The rows of a split, `config['train_rows']` applied to 'train': a fraction (<= 1) or a number of rows, seeded."""
+    dataset, path = config['dataset'], Path(config['dataset'])
+    if dataset == 'coco':
+        rows = coco_karpathy(Path(config['data_dir']), split, config['restval'])
+    elif path.is_dir():
+        rows = read_jsonl(path / f'{split}.jsonl')
+    elif path.is_file():
+        rows = split_rows(read_jsonl(path), path)[split]
+    else:
+        raise BadData(f"dataset={dataset!r}: neither 'coco', nor a folder with train.jsonl, val.jsonl and test.jsonl, nor a .jsonl file")
+    if split == 'train' and config['train_rows']:
+        n = config['train_rows']
+        n = round(n * len(rows)) if n <= 1 else int(n)
+        keep = np.random.default_rng(config['seed']).permutation(len(rows))[:n]
+        rows = [rows[i] for i in sorted(keep)]
+    if not rows:
+        raise BadData(f'dataset={dataset!r}: split {split!r} has no rows')
+    return rows
+
+
+def read_jsonl(path):
+    """Own data: one JSON object a line, see ROW_KEYS. All wrong lines are reported at once."""
+    if not path.is_file():
+        raise BadData(f'{path}: no such file')
+    rows, errors, known_images = [], [], set()
+    for number, line in enumerate(path.read_text(encoding='utf-8').splitlines(), 1):
+        if not line.strip():
+            continue
+        try:
+            row = json.loads(line)
+        except json.JSONDecodeError as e:
+            errors.append(f'line {number}: not JSON ({e.msg} at column {e.colno}); expected {{"image": "a.jpg", "caption": ["..."]}}')
+            continue
+        wrong = row_errors(row, path.parent, known_images)
+        errors += [f'line {number}: {w}' for w in wrong]
+        if not wrong:
+            captions = [row['caption']] if isinstance(row['caption'], str) else row['caption']
+            rows.append(dict(row, image=str(path.parent / row['image']), caption=captions, id=row.get('id', len(rows))))
+    if errors:
+        shown = '\n  '.join(errors[:MAX_ERRORS_SHOWN])
+        raise BadData(f'{path}: {len(errors)} wrong line{"s" * (len(errors) > 1)}\n  {shown}'
+                      + (f'\n  ... and {len(errors) - MAX_ERRORS_SHOWN} more' if len(errors) > MAX_ERRORS_SHOWN else ''))
+    return rows
+
+
+def row_errors(row, folder, known_images):
+    """What is wrong with one object of a JSONL file, as a list of sentences."""
+    if not isinstance(row, dict):
+        return [f'a {type(row).__name__}, expected an object {{"image": ..., "caption": ...}}']
+    errors = []
+    for key in row:
+        if key not in ROW_KEYS:
+            near = difflib.get_close_matches(key, ROW_KEYS, n=1)
+            errors.append(f'key {key!r} is not known' + (f', did you mean {near[0]!r}?' if near else f'; known: {", ".join(ROW_KEYS)}'))
+    image, caption = row.get('image'), row.get('caption')
+    if not isinstance(image, str) or not image:
+        errors.append(f"key 'image' is {image!r}, expected {ROW_KEYS['image']}")
+    elif image not in known_images:
+        if (folder / image).is_file():
+            known_images.add(image)
+        else:
+            errors.append(f"key 'image': there is no file {folder / image}")
+    texts = [caption] if isinstance(caption, str) else caption
+    if not isinstance(texts, list) or not texts or not all(isinstance(t, str) and t.strip() for t in texts):
+        errors.append(f"key 'caption' is {caption!r}, expected {ROW_KEYS['caption']}")
+    if row.get('split', 'train') not in ('train', 'val', 'test'):
+        errors.append(f"key 'split' is {row['split']!r}, expected {ROW_KEYS['split']}")
+    return errors
+
+
+def split_rows(rows, path):
+    """One file: by its `split` keys, or else a tenth of the images (by hash of the path in the file) each to test and val."""
+    if any('split' in row for row in rows):
+        return {s: [r for r in rows if r.get('split', 'train') == s] for s in ('train', 'val', 'test')}
+    images = sorted({r['image'] for r in rows}, key=lambda i: hashlib.sha256(os.path.relpath(i, path.parent).encode()).digest())
+    if len(images) < 3:
+        raise BadData(f'{path}: {len(images)} image(s), too few to split into train, val and test')
+    n = max(1, len(images) // 10)
+    part = {image: 'test' if i < n else 'val' if i < 2 * n else 'train' for i, image in enumerate(images)}
+    return {s: [r for r in rows if part[r['image']] == s] for s in ('train', 'val', 'test')}
+
+
+def coco_karpathy(data_dir, split, restval):
+    """Karpathy's split of COCO: data_dir/dataset_coco.json and the official image folders beside it. restval: its 30,504 images
+    train too (113,287; eP-ALM's use) or not (82,783; DePALM's)."""
+    path = data_dir / 'dataset_coco.json'
+    if not path.is_file():
+        raise BadData(f'{path}: no such file. COCO needs it (Karpathy\'s caption_datasets.zip) and the images, in {data_dir}/train2014 and '
+                      f'{data_dir}/val2014; data_dir is a knob')
+    splits = (split, 'restval') if split == 'train' and restval else (split,)
+    images = [i for i in json.loads(path.read_text())['images'] if i['split'] in splits]
+    rows = [dict(image=str(data_dir / i['filepath'] / i['filename']), caption=[s['raw'].strip() for s in i['sentences']], id=i['cocoid'])
+            for i in images]
+    missing = [r['image'] for r in rows if not os.path.isfile(r['image'])]
+    if missing:
+        raise BadData(f'{path}: {len(missing)} of {len(rows)} images of split {split!r} are not there, the first is {missing[0]}')
+    return rows
+
+
+# ---- pictures -------------------------------------------------------------------------------------------------------
+
+def read_image(path):
+    """RGB, transparent parts on white. Raises BadData for a file that is no whole picture."""
+    try:
+        with Image.open(path) as image:
+            image.load()
+            if image.mode in ('RGBA', 'LA', 'PA') or 'transparency' in image.info:
+                image = image.convert('RGBA')
+                return Image.alpha_composite(Image.new('RGBA', image.size, 'white'), image).convert('RGB')
+            return image.convert('RGB')
+    except (OSError, SyntaxError, ValueError) as e:
+        raise BadData(f'{path}: not a readable picture ({e})') from e
+
+
+def pad_to_square(image):
+    """White borders on the short side."""
+    w, h = image.size
+    if w == h:
+        return image
+    square = Image.new('RGB', (max(w, h), max(w, h)), 'white')
+    square.paste(image, ((square.width - w) // 2, (square.height - h) // 2))
+    return square
+
+
+def image_transform(encoder, resize, train):
+    """PIL -> normalised (3, H, W). resize: 'squash' to a square (as the papers), 'crop' its centre, or 'pad' with white.
+    train: the papers' augmentation, random resized crop, flip and RandAugment."""
+    size, how = encoder.image_size, getattr(v2.InterpolationMode, encoder.interpolation.upper())
+    fit = dict(squash=[], pad=[v2.Lambda(pad_to_square)], crop=[v2.Resize(size, how), v2.CenterCrop(size)])[resize]
+    augment = [v2.RandomResizedCrop(size, scale=(0.5, 1.0), interpolation=how), v2.RandomHorizontalFlip(),
+               v2.RandAugment(2, 7, fill=255)] if train else [v2.Resize((size, size), how)]
+    return v2.Compose([*fit, *augment, v2.ToImage(), v2.ToDtype(torch.float32, scale=True), v2.Normalize(encoder.mean, encoder.std)])
+
+
+def seeded(*numbers):
+    """One integer from (seed, epoch, row, ...)."""
+    return int(np.random.SeedSequence(numbers).generate_state(1, np.uint64)[0])
+
+
+# ---- text -----------------------------------------------------------------------------------------------------------
+
+def tokenize_rows(rows, tokenizer, config):
+    """For each row: (prompt ids, [target ids, ...]), once per data set. Text is BOS, prompt; a target is a caption and EOS."""
+    prompt = encode_prompt(tokenizer, config['instruction'].format(prompt=''), config['answer_prompt'])
+    targets = sorted({t for r in rows for t in r['caption']})
+    ids = dict(zip(targets, encode_targets(tokenizer, targets, config['max_text_tokens'])))
+    return [(prompt, [ids[t] for t in r['caption']]) for r in rows]
+
+
+def encode_prompt(tokenizer, instruction, answer_prompt):
+    """BOS (EOS where the tokenizer has none), then the instruction and the answer prompt, whose last space belongs to the target."""
+    text = re.sub(' +$', '', instruction + answer_prompt)
+    bos = tokenizer.bos_token_id if tokenizer.bos_token_id is not None else tokenizer.eos_token_id
+    return [bos] + (tokenizer(text, add_special_tokens=False).input_ids if text else [])
+
+
+def encode_targets(tokenizer, texts, max_tokens):
+    """Target ids with EOS. A target is preceded by a space, which sentencepiece tokenizers add by themselves."""
+    pieces = tokenizer.convert_ids_to_tokens(tokenizer('a', add_special_tokens=False).input_ids)
+    space = '' if pieces[0].startswith('\u2581') else ' '
+    ids = tokenizer([space + ' '.join(t.split()) for t in texts], add_special_tokens=False).input_ids if texts else []
+    return [i[:max_tokens - 1] + [tokenizer.eos_token_id] for i in ids]
+
+
+# ---- the feature cache ----------------------------------------------------------------------------------------------
+
+def feature_cache(rows, encoder, config, split, device, autocast, is_main=True, wait=lambda: None):
+    """The frozen encoder's hidden states of every row as a read-only memory map (rows, views, S, 1+N, D), fp16.
+
+    View 0 is the plain picture, the others are augmented ones ('train' alone, `cache_views` of them in all). The file's name carries
+    a hash of the encoder's weights, the preprocessing and the data, so a stale cache is never read. is_main, wait: in a
+    multi-process run one process writes and all wait for it. Raises BadData naming every picture that cannot be read.
+    """
+    views = config['cache_views'] if split == 'train' else 1
+    transforms = [image_transform(encoder, config['resize'], train=v > 0) for v in range(min(views, 2))]
+    shape = (len(rows), views, encoder.source_layers, 1 + int(np.prod(encoder.grid)), encoder.dim)
+    stat = [(r['image'], os.stat(r['image']).st_size, os.stat(r['image']).st_mtime_ns) for r in rows]
+    key = hashlib.sha256(json.dumps([shape, encoder.fingerprint(), encoder.name, encoder.image_size, repr(transforms), config['seed'],
+                                     stat]).encode()).hexdigest()[:16]
+    folder = Path(config['cache_dir'])
+    path = folder / f'{split}-{key}.npy'
+    if is_main and not path.exists():
+        folder.mkdir(parents=True, exist_ok=True)
+        stale = [p.name for p in folder.glob(f'{split}-*.npy')]
+        print(f'caching {len(rows)} x {views} {split} pictures as {"x".join(map(str, shape[2:]))} hidden states, '
+              f'{np.prod(shape) * 2 / 1e9:.2f} GB, in {path}' + (f' (made with other data or another encoder: {", ".join(stale)})' if stale else ''))
+        write_cache(path, shape, rows, encoder, transforms, config, device, autocast)
+    wait()
+    return np.load(path, mmap_mode='r')
+
+
+def write_cache(path, shape, rows, encoder, transforms, config, device, autocast):
+    temporary = path.with_suffix(f'.{os.getpid()}.tmp')
+    dataset = Views(rows, shape[1], transforms, config['seed'])
+    loader = torch.utils.data.DataLoader(dataset, batch_size=config['cache_batch_size'], num_workers=config['num_workers'])
+    errors = []
+    try:
+        with open(temporary, 'wb') as f:                                # written through, so that a full disk is an error here and now
+            np.lib.format.write_array_header_1_0(f, dict(descr='<f2', fortran_order=False, shape=shape))
+            for pixels, names in tqdm(loader, desc='caching', unit_scale=config['cache_batch_size'], unit='pictures'):
+                errors += [n for n in names if n]
+                with autocast():
+                    states = torch.stack(encoder(pixels.to(device)), dim=1)             # (B, S, 1+N, D)
+                f.write(states.half().cpu().numpy().tobytes())
+        if errors:
+            raise BadData(f'{len(errors)} picture(s) cannot be read:\n  ' + '\n  '.join(errors[:MAX_ERRORS_SHOWN]))
+        os.replace(temporary, path)
+    except OSError as e:
+        raise BadData(f'{path}: the feature cache cannot be written ({e}); it needs {np.prod(shape) * 2 / 1e9:.2f} GB. '
+                      f'Free some, or give another --cache_dir, or --cache_features=False') from e
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+class Views(torch.utils.data.Dataset):
+    """Every view of every picture in order: (pixels, '') or (zeros, error)."""
+
+    def __init__(self, rows, views, transforms, seed):
+        self.rows, self.views, self.transforms, self.seed = rows, views, transforms, seed
+
+    def __len__(self):
+        return len(self.rows) * self.views
+
+    def __getitem__(self, i):
+        row, view = divmod(i, self.views)
+        return load_pixels(self.rows[row]['image'], self.transforms[min(view, 1)], seeded(self.seed, view, row))
+
+
+def load_pixels(path, transform, seed):
+    """(pixels (3, H, W), '') or, where the file is no picture, (a grey one, what is wrong)."""
+    try:
+        image, error = read_image(path), ''
+    except BadData as e:
+        image, error = Image.new('RGB', (8, 8), 'grey'), str(e)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        return transform(image), error
+
+
+# ---- batches --------------------------------------------------------------------------------------------------------
+
+class Rows(torch.utils.data.Dataset):
+    """(epoch, row index) -> one input and `texts_per_input` of its texts. cache: its hidden states, else pictures are decoded."""
+
+    def __init__(self, rows, texts, config, transform=None, cache=None, train=False):
+        self.rows, self.texts, self.transform, self.cache, self.train = rows, texts, transform, cache, train
+        self.seed, self.texts_per_input = config['seed'], config['texts_per_input'] if train else 1
+
+    def __getitem__(self, key):
+        epoch, i = key
+        seed = seeded(self.seed, epoch, i)
+        rng = np.random.default_rng(seed)
+        prompt, targets = self.texts[i]
+        if self.train:                                                  # one of its captions, drawn afresh each epoch
+            order = rng.permutation(len(targets))
+            chosen = [targets[order[g % len(targets)]] for g in range(self.texts_per_input)]
+        else:
+            chosen = targets[:1]
+        item = dict(texts=[(prompt, target) for target in chosen], error='')
+        if self.cache is not None:
+            view = rng.integers(self.cache.shape[1]) if self.train else 0
+            item['features'] = torch.from_numpy(self.cache[i, view].astype(np.float32))         # (S, 1+N, D)
+        elif self.transform is not None:
+            item['pixels'], item['error'] = load_pixels(self.rows[i]['image'], self.transform, seed)
+        return item
+
+
+def collate(items, pad_id):
+    """Items -> dict(input_ids, labels (B*G, T), right padded, pixels or features (B, ...), errors). Nothing attends to a pad on the
+    right and no label stands on one, so no attention mask is needed."""
+    texts = [(prompt + target, [-100] * len(prompt) + target) for item in items for prompt, target in item['texts']]
+    T = max(len(ids) for ids, _ in texts)
+    batch = dict(input_ids=torch.tensor([ids + [pad_id] * (T - len(ids)) for ids, _ in texts]),
+                 labels=torch.tensor([labels + [-100] * (T - len(labels)) for _, labels in texts]))
+    batch |= {k: torch.stack([item[k] for item in items]) for k in ('pixels', 'features') if k in items[0]}
+    return batch, [item['error'] for item in items if item['error']]
+
+
+def batch_keys(n, batch_size, seed, first=0, rank=0, world=1):
+    """Endless shuffled batches of (epoch, row index) from batch number `first` on; the share of process `rank` of `world`."""
+    per_epoch = n // batch_size
+    if not per_epoch:
+        sys.exit(f'batch_size={batch_size} is more than the {n} rows of the training split')
+    while True:
+        epoch, b = divmod(first, per_epoch)
+        order = torch.randperm(n, generator=torch.Generator().manual_seed(seeded(seed, epoch) % 2**63)).tolist()
+        for b in range(b, per_epoch):
+            yield [(epoch, i) for i in order[b * batch_size:(b + 1) * batch_size][rank::world]]
+        first = (epoch + 1) * per_epoch
+
+
+def to_device(batch, device):
+    return {k: v.to(device, non_blocking=True) for k, v in batch.items()}

@@ -1,0 +1,375 @@
+"""
+A frozen encoder, a frozen language model, and the one idea that joins them:
+
+    the perceptual tokens stand in front of the text and attention is causal, so they never see the text;
+    all that the text can read of them is, at each LLM layer, their keys and values:
+    every mechanism is ONE K/V PREFIX PER LAYER, computed once per image, clip or video.
+
+`PALM.prefix` computes it, `prefix_attention` reads it. The LLM is a stock transformers model: nothing is forked, wrapped or
+patched, and its own `generate` (cache, beams, left padding) works unchanged. Beams, and several texts of one input, share
+its prefix. Rotary positions: the prefix sits at -N..-1 in every layer, text starts at 0.
+
+Shapes: B inputs, G texts per input, T text tokens, P prompt tokens, N prefix tokens, D width, L layers, V vocabulary,
+H query heads, K key/value heads, C channels of a head.
+"""
+import hashlib
+import json
+import os
+
+import wheels  # noqa: F401  (first: mends torchvision on CPU-only torch)
+import torch
+import torch.nn as nn
+import torch.nn.functional as F
+import timm
+import transformers
+from safetensors import safe_open
+from safetensors.torch import save_file
+from transformers import AttentionInterface, AutoConfig, AutoModelForCausalLM, AutoTokenizer, DynamicCache
+from transformers.integrations.sdpa_attention import sdpa_attention_forward
+from transformers.masking_utils import AttentionMaskInterface, sdpa_mask
+from transformers.models.llama.modeling_llama import apply_rotary_pos_emb
+
+from adapters import Adapter, AdapterConfig, tune_biases, tune_norms
+
+LLM_FAMILIES = ('llama', 'mistral', 'qwen2', 'qwen3', 'opt')    # the layouts of layer that `keys_values` knows
+
+
+# ---- attention over [prefix | text] ---------------------------------------------------------------------------------
+
+def prefix_attention(module, query, key, value, attention_mask, dropout=0.0, scaling=None, **kwargs):
+    """transformers' attention with this layer's prefix, `module.prefix` = (k, v), in front of the text.
+
+    query (B*G, H, T, C); key, value (B*G, K, S, C), S >= T text tokens; prefix k, v (B, K, N, C), shared by the G texts or
+    beams of an input without a copy: the scores of the two parts are made apart and normalised together.
+    """
+    prefix = getattr(module, 'prefix', None)
+    if prefix is None:
+        return sdpa_attention_forward(module, query, key, value, attention_mask, dropout=dropout, scaling=scaling, **kwargs)
+    prefix_key, prefix_value = (t.to(query.dtype) for t in prefix)
+    BG, H, T, C = query.shape
+    B, K, N, _ = prefix_key.shape
+    S = key.shape[2]
+    query = (query * scaling).reshape(BG, K, -1, C)                                          # (B*G, K, H/K*T, C)
+    shared = query.reshape(B, -1, K, H // K * T, C).transpose(1, 2).reshape(B, K, -1, C)       # (B, K, G*H/K*T, C)
+    to_prefix = shared @ prefix_key.transpose(2, 3)                                         # (B, K, G*H/K*T, N)
+    to_prefix = to_prefix.view(B, K, -1, H // K * T, N).transpose(1, 2).reshape(BG, H, T, N)
+    to_text = (query @ key.transpose(2, 3)).view(BG, H, T, S)
+    if attention_mask is None and T > 1:                                                    # nothing padded: causal
+        attention_mask = torch.ones(T, S, dtype=torch.bool, device=query.device).tril(S - T)
+    if attention_mask is not None:
+        to_text = to_text.masked_fill(~attention_mask[..., :S], torch.finfo(to_text.dtype).min)
+    weights = torch.cat([to_prefix, to_text], dim=3).softmax(3, dtype=torch.float32).to(query.dtype)
+    p_prefix, p_text = weights.split([N, S], dim=3)
+    p_prefix = p_prefix.reshape(B, -1, K, H // K * T, N).transpose(1, 2).reshape(B, K, -1, N)
+    from_prefix = (p_prefix @ prefix_value).view(B, K, -1, H // K * T, C).transpose(1, 2).reshape(BG, H, T, C)
+    from_text = (p_text.reshape(BG, K, -1, S) @ value).view(BG, H, T, C)
+    return (from_prefix + from_text).transpose(1, 2), weights                               # (B*G, T, H, C)
+
+
+AttentionInterface.register('prefix', prefix_attention)
+AttentionMaskInterface.register('prefix', sdpa_mask)
+
+
+# ---- the model ------------------------------------------------------------------------------------------------------
+
+class PALM(nn.Module):
+    """encoder: `Encoder` or None (cached features, or blind); llm: a causal LM of transformers; both frozen."""
+
+    def __init__(self, llm, adapter, encoder=None):
+        super().__init__()
+        if llm.config.model_type not in LLM_FAMILIES:
+            raise ValueError(f'the layers of {llm.config.model_type!r} models cannot be given a prefix; known: {", ".join(LLM_FAMILIES)}')
+        llm.set_attn_implementation('prefix')
+        self.llm, self.adapter, self.encoder = llm.requires_grad_(False), adapter, encoder
+        if adapter.cfg.llm_norm_tuning:
+            tune_norms(llm)
+        if adapter.cfg.llm_bias_tuning:
+            tune_biases(llm)
+        self.unplaced_prompt = llm.config.model_type == 'opt' and not adapter.cfg.prompt_positions
+        if self.unplaced_prompt:
+            self.decoder.embed_positions.register_forward_hook(no_embedding_below_zero, with_kwargs=True)
+        self.train(False)
+
+    @property
+    def decoder(self):
+        return self.llm.get_decoder()
+
+    def train(self, mode=True):
+        """The frozen models stay in eval mode: their dropout is no part of training an adapter."""
+        super().train(mode)
+        self.llm.eval()
+        if self.encoder is not None:
+            self.encoder.eval()
+        return self
+
+    def prefix(self, sources):
+        """Hidden states of the encoder -> for each LLM layer its (k, v), both (B, K, N, C), or None where it has no prefix.
+
+        Tokens given at a target layer replace what flowed there; what a later layer reads flows on through the stock layer;
+        where nothing reads them any more, keys and values are all that is computed.
+        """
+        cfg, decoder = self.adapter.cfg, self.decoder
+        given = self.adapter(sources)
+        dtype = self.llm.dtype
+        cache, z, prefix = DynamicCache(), None, []
+        for i, layer in enumerate(decoder.layers):
+            z = given[i].to(dtype) if i in given else z         # (B, N, D)
+            if z is None:
+                prefix.append(None)
+                continue
+            rotary = self.rotary(z)
+            flows_on = i + 1 < len(decoder.layers) and i + 1 not in given and (cfg.keep_to_end or i < max(given))
+            if flows_on:
+                mask = torch.ones(1, 1, z.shape[1], z.shape[1], dtype=torch.bool, device=z.device) if cfg.noncausal_prefix else None
+                z = layer(z, attention_mask=mask, position_embeddings=rotary, past_key_values=cache, use_cache=True)
+                prefix.append((cache.layers[i].keys, cache.layers[i].values))
+            else:
+                prefix.append(keys_values(layer, z, rotary))
+                z = None
+        return prefix
+
+    def rotary(self, z):
+        """(cos, sin) of positions -N..-1, or None for an LLM with learned positions."""
+        if not hasattr(self.decoder, 'rotary_emb'):
+            return None
+        return self.decoder.rotary_emb(z, torch.arange(-z.shape[1], 0, device=z.device)[None])
+
+    def set_prefix(self, sources):
+        attentions = [layer.self_attn for layer in self.decoder.layers]
+        for attention in attentions:
+            attention.prefix = None                             # frees the last batch's, and none is read while computing this one
+        if sources is not None:
+            for attention, kv in zip(attentions, self.prefix(sources)):
+                attention.prefix = kv
+
+    def encode(self, pixels=None, features=None):
+        """pixels (B, 3, H, W), or cached hidden states (B, S, 1+N, D) -> list of S hidden states (B, 1+N, D); None = blind."""
+        if pixels is not None:
+            return self.encoder(pixels)
+        return None if features is None else list(features.unbind(1))
+
+    def embed(self, input_ids, attention_mask):
+        """[prompt tokens | text] as embeddings (B, P+T, D), with their attention mask and positions (B, P+T)."""
+        x = self.llm.get_input_embeddings()(input_ids)
+        mask = torch.ones_like(input_ids) if attention_mask is None else attention_mask
+        prompt = self.adapter.prompt_tokens()
+        P = 0 if prompt is None else len(prompt)
+        if P:
+            x = torch.cat([prompt.to(x.dtype).expand(len(x), -1, -1), x], dim=1)
+            mask = F.pad(mask, (P, 0), value=1)
+        first = -P if self.unplaced_prompt else 0
+        position_ids = (mask.cumsum(1) - 1 + first).clamp(min=-1).masked_fill(mask == 0, 0)
+        return x, None if attention_mask is None else mask, position_ids
+
+    def hidden(self, input_ids, attention_mask=None, pixels=None, features=None):
+        """What lm_head reads at every text token: (B*G, T, D). G texts of each of B inputs follow one another."""
+        self.set_prefix(self.encode(pixels, features))
+        x, mask, position_ids = self.embed(input_ids, attention_mask)
+        x = self.decoder(inputs_embeds=x, attention_mask=mask, position_ids=position_ids, use_cache=False).last_hidden_state
+        return x[:, -input_ids.shape[1]:]
+
+    def forward(self, input_ids, labels, attention_mask=None, pixels=None, features=None, label_smoothing=0.0):
+        """Mean cross entropy over the labels that are not -100. input_ids, labels, attention_mask (B*G, T), right padded.
+        Only labelled positions reach lm_head: captions are short and the vocabulary is the widest matrix of the model."""
+        x = self.hidden(input_ids, attention_mask, pixels, features)
+        targets = labels[:, 1:].flatten()                       # position t predicts token t+1
+        labelled = (targets != -100).nonzero().squeeze(1)
+        logits = self.llm.get_output_embeddings()(x[:, :-1].flatten(0, 1)[labelled])        # (labels, V)
+        return F.cross_entropy(logits.float(), targets[labelled], label_smoothing=label_smoothing)
+
+    def logits(self, input_ids, attention_mask=None, pixels=None, features=None):
+        """(B*G, T, V), for tests and analysis."""
+        return self.llm.get_output_embeddings()(self.hidden(input_ids, attention_mask, pixels, features))
+
+    @torch.no_grad()
+    def generate(self, input_ids, attention_mask=None, pixels=None, features=None, **generation):
+        """transformers' own `generate`; prompts (B*G, T) left padded. Returns the new ids alone (B*G, <= max_new_tokens)."""
+        self.set_prefix(self.encode(pixels, features))
+        x, mask, position_ids = self.embed(input_ids, attention_mask)
+        ids = self.llm.generate(inputs_embeds=x, attention_mask=torch.ones_like(position_ids) if mask is None else mask,
+                                position_ids=position_ids, **dict(do_sample=False, **generation))
+        self.set_prefix(None)
+        return ids
+
+    def training_flops(self, n_texts, n_tokens, n_labels):
+        """Multiply-adds times 2 that one training step of (n_texts, n_tokens) must do with the frozen LLM's weights: forward and the
+        gradient of its input, 4 per weight and token, with the prefix that the step set. Attention scores and the adapter not counted."""
+        layers = self.decoder.layers
+        size = sum(m.weight.numel() for m in layers[0].modules() if isinstance(m, nn.Linear))
+        key_value = sum(m.weight.numel() for m in (layers[0].self_attn.k_proj, layers[0].self_attn.v_proj))
+        prefixes = [layer.self_attn.prefix for layer in layers]
+        flows = [kv is not None and i + 1 < len(layers) and prefixes[i + 1] is not None and self.adapter.cfg.keep_to_end for i, kv in enumerate(prefixes)]
+        prefix = sum((size if flow else key_value) * kv[0].shape[0] * kv[0].shape[2] for kv, flow in zip(prefixes, flows) if kv is not None)
+        text = size * len(layers) * n_texts * (n_tokens + self.adapter.cfg.n_prompt)
+        return 4 * (text + prefix + self.llm.get_output_embeddings().weight.numel() * n_labels)
+
+    def trained(self):
+        """{name: parameter} of all that is trained; the frozen models are never in a checkpoint."""
+        return {name: p for name, p in self.named_parameters() if p.requires_grad}
+
+
+def keys_values(layer, z, rotary):
+    """The keys and values that a stock decoder layer makes of z (B, N, D): two (B, K, N, C), and nothing else of the layer."""
+    attention = layer.self_attn
+    if hasattr(layer, 'input_layernorm'):                       # LLaMA, Mistral, Qwen
+        z = layer.input_layernorm(z)
+    elif layer.do_layer_norm_before:                            # OPT but for the post-norm 350m
+        z = layer.self_attn_layer_norm(z)
+    k, v = (proj(z).unflatten(-1, (-1, attention.head_dim)) for proj in (attention.k_proj, attention.v_proj))
+    if hasattr(attention, 'k_norm'):                            # Qwen3
+        k = attention.k_norm(k)
+    k, v = k.transpose(1, 2), v.transpose(1, 2)
+    if rotary is not None:
+        k, _ = apply_rotary_pos_emb(k, k, *rotary)
+    return k, v
+
+
+def no_embedding_below_zero(module, args, kwargs, embedding):
+    """Hook on OPT's learned positions: eP-ALM's prompt tokens, at position -1, have none."""
+    return embedding.masked_fill((kwargs['position_ids'] < 0)[..., None], 0)
+
+
+# ---- the frozen encoder ---------------------------------------------------------------------------------------------
+
+ENCODERS = dict(                                                # short names; any other name is timm's own, or a local folder
+    eva_clip_l='eva02_large_patch14_clip_224.merged2b',
+    clip_b='vit_base_patch16_clip_quickgelu_224.openai',
+    clip_l='vit_large_patch14_clip_quickgelu_224.openai',
+    vit_b_in1k='vit_base_patch16_224.augreg_in1k',
+    vit_l_in21k='vit_large_patch16_224.augreg_in21k_ft_in1k',
+)
+
+
+class Encoder(nn.Module):
+    """Any image model of timm (ViT, EVA, CNN), frozen. pixels (B, 3, H, W) -> the last n hidden states, each (B, 1+N, D).
+
+    The CLS token is first, or the mean of the patches where there is none. The final norm is applied to every hidden state but
+    EVA-CLIP's. name: a key of ENCODERS, a timm name, or a folder in timm's format (config.json, model.safetensors).
+    """
+
+    def __init__(self, name, source_layers=1, image_size=0, pretrained=True):
+        super().__init__()
+        self.name = ENCODERS.get(name, name)
+        timm_name = f'local-dir:{self.name}' if os.path.isdir(self.name) else self.name
+        extra = dict(img_size=image_size) if image_size and self.name.startswith(('vit', 'eva')) else {}
+        try:
+            self.vit = timm.create_model(timm_name, pretrained=pretrained, **extra).requires_grad_(False).eval()
+        except Exception as e:
+            raise FileNotFoundError(f'encoder {name!r} could not be loaded: neither a folder here nor a timm model whose weights can be had '
+                                    f'({type(e).__name__}: {str(e).splitlines()[0][:200]})') from e
+        data = timm.data.resolve_model_data_config(self.vit)
+        self.image_size = image_size or data['input_size'][-1]
+        self.mean, self.std, self.interpolation = data['mean'], data['std'], data['interpolation']
+        self.source_layers = source_layers
+        self.final_norm = 'eva02' not in self.name
+        with torch.no_grad():
+            patches, _ = self.patches(torch.zeros(1, 3, self.image_size, self.image_size))
+        self.dim, self.grid = patches[-1].shape[-1], tuple(patches[-1].shape[1:3])
+
+    def patches(self, pixels):
+        """Hidden states as maps (B, H, W, D), and their CLS tokens (B, 1, D) or None."""
+        if hasattr(self.vit, 'blocks') and hasattr(self.vit, 'patch_embed') and hasattr(self.vit, 'num_prefix_tokens'):
+            out = self.vit.forward_intermediates(pixels, indices=self.source_layers, norm=self.final_norm, output_fmt='NCHW',
+                                                 return_prefix_tokens=self.vit.num_prefix_tokens > 0, intermediates_only=True)
+            if self.vit.num_prefix_tokens > 0:
+                return [x.permute(0, 2, 3, 1) for x, _ in out], [prefix[:, :1] for _, prefix in out]
+            return [x.permute(0, 2, 3, 1) for x in out], None
+        if self.source_layers > 1:
+            raise ValueError(f'source_layers={self.source_layers}: the layers of {self.name} differ in width, only its last can be read')
+        return [self.vit.forward_features(pixels).permute(0, 2, 3, 1)], None
+
+    @torch.no_grad()
+    def forward(self, pixels):
+        maps, cls = self.patches(pixels)
+        patches = [x.flatten(1, 2) for x in maps]
+        return [torch.cat([x.mean(1, keepdim=True) if cls is None else cls[i], x], dim=1) for i, x in enumerate(patches)]
+
+    def fingerprint(self):
+        """Hash of the weights: what a feature cache was made with."""
+        h = hashlib.blake2b(digest_size=16)
+        for name, t in self.vit.state_dict().items():
+            h.update(name.encode() + t.cpu().contiguous().view(-1).view(torch.uint8).numpy().tobytes())
+        return h.hexdigest()
+
+
+# ---- building, saving, loading --------------------------------------------------------------------------------------
+
+def processor_multiplies_bf16():
+    return torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
+
+
+def pick_device_and_dtype(device, dtype):
+    """'auto' -> a GPU if there is one; bf16 where the device multiplies in it, else fp32."""
+    if device == 'auto':
+        device = 'cuda' if torch.cuda.is_available() else 'cpu'
+    if dtype == 'auto':
+        bf16 = torch.cuda.is_bf16_supported() if device.startswith('cuda') else processor_multiplies_bf16()
+        dtype = 'bfloat16' if bf16 else 'float32'
+    return device, dtype
+
+
+def load_llm(name, dtype):
+    """A frozen causal LM and its tokenizer by local folder or Hub id; text begins with BOS (EOS where there is none)."""
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(name)
+        llm = AutoModelForCausalLM.from_pretrained(name, dtype=getattr(torch, dtype))
+    except (OSError, ValueError) as e:
+        raise FileNotFoundError(f'llm={name!r} could not be loaded: neither a folder of a transformers model here nor a Hub id that can be had '
+                                f'({str(e).splitlines()[0][:200]}). `python prepare.py demo` makes data/models/smollm2-135m') from e
+    if tokenizer.pad_token_id is None:
+        tokenizer.pad_token = tokenizer.unk_token or tokenizer.eos_token
+    llm.generation_config = transformers.GenerationConfig(
+        eos_token_id=tokenizer.eos_token_id, pad_token_id=tokenizer.pad_token_id, bos_token_id=tokenizer.bos_token_id)
+    return llm, tokenizer
+
+
+def adapter_config(config):
+    return AdapterConfig(**{k: config[k] for k in AdapterConfig.__dataclass_fields__})
+
+
+def build(config, device, dtype):
+    """The knobs of a run -> (PALM on the device, tokenizer). The encoder is kept in fp32 on a CPU."""
+    llm, tokenizer = load_llm(config['llm'], dtype)
+    cfg = adapter_config(config)
+    encoder = Encoder(config['encoder'], cfg.source_layers, config['image_size']) if config['encoder'] else None
+    adapter = Adapter(cfg, encoder and encoder.dim, encoder and encoder.grid, llm.config.hidden_size, llm.config.num_hidden_layers,
+                      llm.get_input_embeddings().embedding_dim)
+    return PALM(llm, adapter, encoder).to(device), tokenizer
+
+
+def write_atomically(path, write):
+    """write(temporary path), then rename: a killed run or a full disk never leaves half a file under the name."""
+    temporary = f'{path}.{os.getpid()}.tmp'
+    try:
+        write(temporary)
+        os.replace(temporary, path)
+    finally:
+        if os.path.exists(temporary):
+            os.remove(temporary)
+
+
+def save_adapter(path, model, config, **facts):
+    """Trained tensors as safetensors; the run's knobs, library versions and facts (iteration, losses) in its metadata."""
+    versions = dict(torch=torch.__version__, transformers=transformers.__version__, timm=timm.__version__)
+    metadata = dict(config=json.dumps(config), versions=json.dumps(versions), facts=json.dumps(facts))
+    tensors = {name: p.detach().cpu().contiguous() for name, p in model.trained().items()}
+    write_atomically(path, lambda temporary: save_file(tensors, temporary, metadata))
+
+
+def load_checkpoint(out_dir, which='best', device='auto', dtype='auto', overrides=None):
+    """(model in eval mode, tokenizer, the knobs it was trained with). which: 'best' or 'last'. overrides: knobs to change."""
+    path = os.path.join(out_dir, f'{which}.safetensors')
+    if not os.path.isfile(path):
+        raise FileNotFoundError(f'{path}: no such checkpoint; train.py writes it into its out_dir')
+    with safe_open(path, 'pt') as f:
+        config = {**json.loads(f.metadata()['config']), **(overrides or {})}
+        tensors = {name: f.get_tensor(name) for name in f.keys()}
+    device, dtype = pick_device_and_dtype(device, dtype)
+    model, tokenizer = build(config, device, dtype)
+    trained = model.trained()
+    if set(trained) != set(tensors):
+        raise ValueError(f'{path}: its tensors are not those of its config: {sorted(set(trained) ^ set(tensors))[:4]}')
+    with torch.no_grad():
+        for name, p in trained.items():
+            p.copy_(tensors[name])
+    return model.eval(), tokenizer, config

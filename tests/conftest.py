@@ -1,0 +1,112 @@
+"""
+Fixtures: a tiny frozen LLM, a tiny frozen encoder and a few pictures with captions, all made here from nothing; and `run`, which
+runs a script of the repository in a process of its own.
+"""
+import json
+import multiprocessing
+import os
+import runpy
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+os.environ.update(PYTHONPATH=f'{ROOT}{os.pathsep}{ROOT / "tests"}', HF_HUB_OFFLINE='1')
+os.environ.setdefault('OMP_NUM_THREADS', '1')               # tiny matrices: threads only wait for one another
+sys.path[:0] = [str(ROOT), str(ROOT / 'tests')]
+
+import wheels  # noqa: F401
+import pytest
+import timm
+import torch
+import transformers
+from PIL import Image, ImageDraw
+from tokenizers import ByteLevelBPETokenizer
+
+COLOURS, SHAPES = ('red', 'green', 'blue', 'yellow', 'black', 'orange'), ('circle', 'square')
+SPLITS = dict(train=16, val=4, test=4)
+
+
+# ---- models and data ------------------------------------------------------------------------------------------------
+
+@pytest.fixture(scope='session')
+def llm(tmp_path_factory):
+    """A folder with a random LLaMA and a byte-level BPE tokenizer trained on a few captions."""
+    folder = tmp_path_factory.mktemp('llm')
+    bpe = ByteLevelBPETokenizer()
+    bpe.train_from_iterator([f'A picture of a {c} {s}.' for c in COLOURS for s in SHAPES], 330, 2, special_tokens=['<pad>', '<s>', '</s>'])
+    tokenizer = transformers.PreTrainedTokenizerFast(tokenizer_object=bpe._tokenizer, bos_token='<s>', eos_token='</s>', pad_token='<pad>')
+    tokenizer.save_pretrained(folder)
+    torch.manual_seed(0)
+    transformers.LlamaForCausalLM(transformers.LlamaConfig(
+        vocab_size=len(tokenizer), hidden_size=64, intermediate_size=96, num_hidden_layers=4, num_attention_heads=4, num_key_value_heads=2,
+        initializer_range=0.1, bos_token_id=1, eos_token_id=2, pad_token_id=0)).save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture(scope='session')
+def encoder(tmp_path_factory):
+    """A folder with a random ViT for pictures of 32 pixels: 16 patches and CLS of 48."""
+    folder = tmp_path_factory.mktemp('encoder')
+    sizes = dict(img_size=32, patch_size=8, embed_dim=48, depth=2, num_heads=2, num_classes=0)
+    torch.manual_seed(0)
+    timm.models.save_for_hf(timm.create_model('vit_tiny_patch16_224', **sizes), folder, model_args=sizes)
+    return folder
+
+
+@pytest.fixture(scope='session')
+def pictures(tmp_path_factory):
+    """A folder with train, val and test.jsonl: 24 coloured shapes of many sizes, two captions each."""
+    return draw_pictures(tmp_path_factory.mktemp('pictures'))
+
+
+def draw_pictures(folder):
+    (folder / 'images').mkdir(parents=True)
+    number = 0
+    for split, n in SPLITS.items():
+        with open(folder / f'{split}.jsonl', 'w') as f:
+            for number in range(number, number + n):
+                colour, shape = COLOURS[number % 6], SHAPES[number // 6 % 2]
+                image = Image.new('RGB', (40 + number, 60 - number), 'white')
+                getattr(ImageDraw.Draw(image), 'ellipse' if shape == 'circle' else 'rectangle')((8, 8, 32, 32), colour)
+                image.save(folder / f'images/{number}.png')
+                f.write(json.dumps(dict(image=f'images/{number}.png', caption=[f'A {colour} {shape}.', f'A picture of a {colour} {shape}.'])) + '\n')
+            number += 1
+    return folder
+
+
+# ---- running the scripts --------------------------------------------------------------------------------------------
+
+SERVER = multiprocessing.get_context('forkserver')          # imports once what takes seconds to import; every run is forked from it
+SERVER.set_forkserver_preload(['model', 'data', 'transformers.models.llama.modeling_llama', 'matplotlib.pyplot'])
+
+
+def start(output, script, *args):
+    """`python script args` in a process; its stdout and stderr go into the file `output`."""
+    process = SERVER.Process(target=in_process, args=(str(output), script, *map(str, args)))
+    process.start()
+    return process
+
+
+def in_process(output, script, *args):
+    file = os.open(output, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
+    os.dup2(file, 1)
+    os.dup2(file, 2)
+    os.chdir(ROOT)
+    sys.argv = [script, *args]
+    runpy.run_path(script, run_name='__main__')
+
+
+@pytest.fixture
+def run(tmp_path):
+    """run(script, *args) -> what it printed. fails=True: it must end with an error in one line of words."""
+    def run(script, *args, fails=False):
+        output = tmp_path / 'output.txt'
+        process = start(output, script, *args)
+        process.join(120)
+        if process.is_alive():
+            process.kill()
+            pytest.fail(f'{script} did not end: {output.read_text()}')
+        text = output.read_text()
+        assert 'Traceback' not in text and (process.exitcode != 0) == fails, text
+        return text
+    return run

@@ -1,0 +1,289 @@
+"""
+The model against the plain way (tests/naive.py), and the promises of the design: `pytest tests/test_model.py`.
+
+Tiny random LLMs of every family, tiny random features; no file, no network. Each check is made such that nothing trivial passes it:
+weights are large enough that a token, an image or a position that is wrong moves the logits a thousand times the tolerance.
+"""
+import hashlib
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+sys.path[:0] = [str(ROOT), str(ROOT / 'tests')]
+
+import wheels  # noqa: F401
+import pytest
+import torch
+from transformers import AutoModelForCausalLM, GPT2Config, LlamaConfig, MistralConfig, OPTConfig, Qwen2Config, Qwen3Config
+
+from adapters import Adapter, AdapterConfig
+from model import LLM_FAMILIES, PALM
+from naive import naive_generate, naive_logits, naive_loss
+
+torch.set_num_threads(1)                # on tensors this small, a second thread only waits
+V, D_ENC, GRID, SOURCES, LAYERS = 90, 24, (4, 4), 3, 6
+rope = dict(vocab_size=V, hidden_size=64, intermediate_size=96, num_hidden_layers=LAYERS, num_attention_heads=4, num_key_value_heads=2,
+            initializer_range=0.15, pad_token_id=0)
+opt = dict(vocab_size=V, hidden_size=64, ffn_dim=96, num_hidden_layers=LAYERS, num_attention_heads=4, max_position_embeddings=64,
+           word_embed_proj_dim=64, init_std=0.15, dropout=0.1, pad_token_id=0)
+LLMS = dict(llama=LlamaConfig(**rope), mistral=MistralConfig(**rope), qwen2=Qwen2Config(**rope), qwen3=Qwen3Config(**rope, head_dim=32),
+            opt=OPTConfig(**opt), opt_postnorm=OPTConfig(**opt | dict(do_layer_norm_before=False, word_embed_proj_dim=32, init_std=0.1, tie_word_embeddings=False)))
+
+qp = dict(connector='qpmapper', adapter_dim=32, mapper_heads=4, n_queries=5)
+inner = qp | dict(source_layers=2, n_targets=3, last_target=-2, keep_to_end=False, token_norm=True)
+MECHANISMS = dict(                      # knobs, and the layers whose text reads a prefix
+    limber_all=(dict(connector='linear'), range(6)),
+    limber_cls=(dict(connector='linear', source_tokens='cls'), range(6)),
+    qp_l0=(qp, range(6)),
+    r_linear=(dict(connector='r_linear', adapter_dim=32), range(6)),
+    qp_inner=(inner, [2, 3, 4]),
+    strided=(inner | dict(n_targets=2, target_stride=2), [2, 3, 4]),
+    inner_to_end=(inner | dict(keep_to_end=True, last_target=-3), [1, 2, 3, 4, 5]),
+    epalm=(dict(connector='linear', source_tokens='cls', source_layers=3, n_connectors=3, n_targets=3, last_target=-2, keep_to_end=False,
+                prompt_mlp=True, prompt_positions=False), [2, 3, 4]),
+    noncausal=(dict(connector='linear', noncausal_prefix=True), range(6)),
+    everything=(inner | dict(query_per_target=True, token_bias=True, token_bias_per_token=True, merge_sources=True, out_layers=2,
+                             llm_bias_tuning=True, llm_norm_tuning=True), [2, 3, 4]))
+
+
+def make(llm='llama', mechanism='limber_all', **knobs):
+    """A PALM whose every trained tensor is far from its initial value (the identity, for norms and biases)."""
+    torch.manual_seed(0)
+    model = AutoModelForCausalLM.from_config(LLMS[llm])
+    model.generation_config.eos_token_id = None
+    cfg = AdapterConfig(**dict(mapper_dropout=0.0, n_prompt=3) | MECHANISMS[mechanism][0] | knobs)
+    palm = PALM(model, Adapter(cfg, D_ENC, GRID, 64, LAYERS, model.get_input_embeddings().embedding_dim))
+    with torch.no_grad():
+        for p in palm.trained().values():
+            p += 0.1 * torch.randn_like(p)
+    return palm
+
+
+def inputs(B=2, G=1, T=9, padding=None):
+    """features (B, S, 1+M, D_enc), input_ids, labels and attention_mask (B*G, T); every second row is 3 shorter if padded."""
+    g = torch.Generator().manual_seed(1)
+    features = torch.randn(B, SOURCES, 1 + GRID[0] * GRID[1], D_ENC, generator=g)
+    ids = torch.randint(1, V, (B * G, T), generator=g)
+    mask = torch.ones_like(ids)
+    if padding:
+        mask[::2, slice(T - 3, T) if padding == 'right' else slice(3)] = 0
+    labels = ids.masked_fill(mask == 0, -100)
+    labels[:, :4] = -100                                            # an instruction
+    return features, ids * mask, labels, mask if padding else None
+
+
+def assert_close(a, b, tolerance=1e-5):
+    """Within `tolerance` of the largest value of b, which must not be zero."""
+    assert a.shape == b.shape and b.abs().max() > 0
+    assert (a - b).abs().max() <= tolerance * b.abs().max()
+
+
+every_pair = pytest.mark.parametrize('llm, mechanism', [            # every mechanism on two LLMs, every LLM with one that does it all
+    (llm, m) for llm in LLMS for m in MECHANISMS if llm in ('llama', 'opt') or m == 'inner_to_end'])
+both_kinds = pytest.mark.parametrize('llm', ['llama', 'opt'])       # rotary and learned positions
+every_mechanism = pytest.mark.parametrize('mechanism', MECHANISMS)
+flowing_or_fresh = pytest.mark.parametrize('mechanism', ['limber_all', 'qp_inner'])
+greedy_or_beams = pytest.mark.parametrize('num_beams', [1, 3])
+
+
+# ---- the same numbers as the plain way ------------------------------------------------------------------------------
+
+def test_every_known_family_is_tested():
+    assert {c.model_type for c in LLMS.values()} == set(LLM_FAMILIES)
+
+
+@pytest.mark.parametrize('n_prompt, G, padding', [(0, 1, None), (3, 3, None), (3, 3, 'right'), (0, 3, 'left')])
+@every_pair
+def test_logits_loss_and_gradients_are_the_plain_ways(llm, mechanism, n_prompt, G, padding):
+    palm = make(llm, mechanism, n_prompt=n_prompt, prompt_mlp=mechanism == 'epalm' and n_prompt > 0)
+    features, ids, labels, mask = inputs(G=G, padding=padding)
+    valid = torch.ones_like(ids).bool() if mask is None else mask.bool()
+    ours, plain = palm.logits(ids, mask, features=features), naive_logits(palm, features, ids, mask)
+    assert_close(ours[valid], plain[valid])
+    assert (plain - naive_logits(palm, features.flip(0), ids, mask))[valid].abs().max() > 0.1 * plain.abs().max()  # the image matters
+
+    losses, gradients = [], []
+    for loss in (palm(ids, labels, mask, features=features, label_smoothing=0.1),
+                 naive_loss(palm, features, ids, labels, mask, label_smoothing=0.1)):
+        losses.append(loss.detach())
+        names, tensors = zip(*palm.trained().items())
+        gradients.append(dict(zip(names, torch.autograd.grad(loss, tensors, allow_unused=True))))
+    assert_close(*losses)
+    ours, plain = gradients
+    # the original leaves no trained tensor of the adapter out; of the LLM's tuned ones, those that lead to no label have no gradient
+    assert all(g is not None for name, g in plain.items() if name.startswith('adapter.'))
+    largest = max(g.abs().max() for g in plain.values() if g is not None)
+    for name, g in plain.items():
+        if g is None or ours[name] is None:
+            assert all(h is None or h.abs().max() == 0 for h in (g, ours[name])), name
+        else:                                                       # 5e-7 of the largest: zero but for rounding, as a bias of all keys
+            assert (ours[name] - g).abs().max() <= 1e-4 * g.abs().max() + 5e-7 * largest, name
+
+
+@greedy_or_beams
+@pytest.mark.parametrize('llm, G', [('llama', 1), ('llama', 2), ('qwen3', 2), ('opt', 2), ('opt_postnorm', 2)])
+@flowing_or_fresh
+def test_generates_what_the_plain_way_does(llm, mechanism, G, num_beams):
+    palm = make(llm, mechanism)
+    features, ids, _, _ = inputs(G=G, T=4)
+    free = palm.generate(ids, features=features, num_beams=num_beams, max_new_tokens=7)
+    assert free.shape == (2 * G, 7) and len(set(map(tuple, free.tolist()))) > G
+    assert free.tolist() != palm.generate(ids, features=features.flip(0), num_beams=num_beams, max_new_tokens=7).tolist()
+    assert free.tolist() == naive_generate(palm, features, ids, 7, num_beams).tolist()
+    eos = free[0, 3].item()                                         # a token that the first text comes to
+    ended = palm.generate(ids, features=features, num_beams=num_beams, max_new_tokens=7, eos_token_id=eos, pad_token_id=eos)
+    assert ended.tolist() != free.tolist()
+    assert ended.tolist() == naive_generate(palm, features, ids, 7, num_beams, eos).tolist()
+
+
+@greedy_or_beams
+@pytest.mark.parametrize('cache', ['dynamic', 'static'])
+@pytest.mark.parametrize('llm', ['llama', 'mistral', 'opt'])
+@flowing_or_fresh
+def test_prompts_of_different_length_generate_as_alone(llm, mechanism, num_beams, cache):
+    """A left-padded batch, two texts of each of two inputs: every row is what it is on its own."""
+    palm = make(llm, mechanism)
+    knobs = dict(num_beams=num_beams, max_new_tokens=6, **dict(cache_implementation='static') if cache == 'static' else {})
+    features, ids, _, mask = inputs(G=2, T=7, padding='left')
+    batch = palm.generate(ids, mask, features=features, **knobs)
+    alone = [palm.generate(row[m.bool()][None], features=features[i // 2:][:1], **knobs)[0] for i, (row, m) in enumerate(zip(ids, mask))]
+    assert len(set(map(tuple, batch.tolist()))) > 2
+    assert batch.tolist() == torch.stack(alone).tolist()
+
+
+# ---- what attention may and may not see -----------------------------------------------------------------------------
+
+@both_kinds
+@every_mechanism
+def test_no_token_sees_a_later_one(llm, mechanism):
+    palm = make(llm, mechanism)
+    features, ids, _, _ = inputs()
+    before = palm.logits(ids, features=features)
+    ids[:, 5] = (ids[:, 5] + 1) % V
+    after = palm.logits(ids, features=features)
+    assert_close(after[:, :5], before[:, :5], 1e-6)
+    for t in range(5, ids.shape[1]):
+        assert (after[:, t] - before[:, t]).abs().max() > 1e-2      # and every later one sees it
+
+
+@pytest.mark.parametrize('padding', ['right', 'left'])
+@both_kinds
+@every_mechanism
+def test_padding_is_not_seen(llm, mechanism, padding):
+    palm = make(llm, mechanism)
+    features, ids, _, mask = inputs(padding=padding)
+    padded = palm.logits(ids, mask, features=features)
+    for i, m in enumerate(mask.bool()):
+        assert_close(padded[i, m], palm.logits(ids[i, m][None], features=features[i:i + 1])[0])
+    if padding == 'left':                                           # on the right causality alone hides it
+        assert (palm.logits(ids, features=features) - padded)[0, mask[0].bool()].abs().max() > 1e-2
+
+
+# ---- one prefix for all texts of an input ---------------------------------------------------------------------------
+
+@both_kinds
+@every_mechanism
+def test_texts_of_an_input_share_its_prefix(llm, mechanism):
+    B, G = 2, 3
+    palm = make(llm, mechanism)
+    features, ids, _, _ = inputs(B, G)
+    together = palm.logits(ids, features=features)
+    prefixes = {i: layer.self_attn.prefix for i, layer in enumerate(palm.decoder.layers) if layer.self_attn.prefix is not None}
+    assert list(prefixes) == list(MECHANISMS[mechanism][1])
+    K = getattr(palm.llm.config, 'num_key_value_heads', None) or 4
+    for kv in prefixes.values():
+        for t in kv:
+            N, C = t.shape[2:]
+            assert t.shape[:2] == (B, K) and t.untyped_storage().nbytes() <= 4 * 2 * B * K * N * C      # not expanded, B is all there is
+    for i in range(B * G):
+        assert_close(together[i:i + 1], palm.logits(ids[i:i + 1], features=features[i // G:][:1]))
+
+
+def test_prefix_lives_no_longer_than_its_batch():
+    palm = make()
+    features, ids, _, _ = inputs()
+    blind = palm.logits(ids)
+    assert_close(blind, naive_logits(palm, None, ids))
+    seeing = palm.logits(ids, features=features)
+    assert (seeing - blind).abs().max() > 1e-2
+    assert torch.equal(palm.logits(ids), blind)
+    palm.generate(ids, features=features, max_new_tokens=1)
+    assert all(layer.self_attn.prefix is None for layer in palm.decoder.layers)
+
+
+# ---- what is trained, and what is not -------------------------------------------------------------------------------
+
+def fingerprint(tensors):
+    return {name: hashlib.sha256(t.detach().numpy().tobytes()).hexdigest() for name, t in tensors.items()}
+
+
+@every_pair
+def test_three_steps_of_training_change_what_is_trained_and_nothing_else(llm, mechanism):
+    palm = make(llm, mechanism).train()
+    trained = palm.trained()
+    tuned = {name for name in trained if not name.startswith('adapter.')}
+    assert {p for p in palm.adapter.parameters()} <= set(trained.values())
+    assert bool(tuned) == (mechanism == 'everything') and all('bias_tuner' in name or 'norm' in name for name in tuned)
+    before = fingerprint(palm.state_dict())
+    frozen = {name for name in before if name not in trained}
+    assert len(frozen) > 6 * LAYERS
+    optimizer = torch.optim.AdamW(trained.values(), lr=1e-3, weight_decay=0.1)
+    features, ids, labels, mask = inputs(padding='right')
+    losses = []
+    for _ in range(3):
+        optimizer.zero_grad()
+        loss = palm(ids, labels, mask, features=features)
+        loss.backward()
+        optimizer.step()
+        losses.append(loss.item())
+    after = fingerprint(palm.state_dict())
+    assert {name for name in before if before[name] != after[name]} <= set(trained)
+    assert {name for name in trained if before[name] == after[name]} <= tuned       # tuned, but leading to no label
+    assert all(p.grad is None for name, p in palm.named_parameters() if name not in trained)
+    assert {id(p) for p in optimizer.state} <= {id(p) for p in trained.values()} and optimizer.state
+    assert losses[2] < losses[0]
+
+
+@pytest.mark.parametrize('llm', ['opt', 'opt_postnorm'])
+def test_dropout_of_the_frozen_llm_is_off_in_training(llm):
+    palm = make(llm)
+    features, ids, _, _ = inputs()
+    quiet = palm.logits(ids, features=features)
+    palm.train()
+    assert palm.training and palm.adapter.training
+    assert torch.equal(palm.logits(ids, features=features), quiet)
+    palm.llm.train()                                                # dropout=0.1 it has
+    assert (palm.logits(ids, features=features) - quiet).abs().max() > 1e-2
+
+
+@pytest.mark.parametrize('millions, knobs', [
+    ('17.9', dict(connector='qpmapper', n_queries=32, mapper_layers=2, adapter_dim=1024, n_prompt=1)),      # QP,L0
+    ('2.9', dict(connector='qpmapper', n_queries=32, mapper_layers=4, adapter_dim=256, n_prompt=0)),        # MAPL
+    ('4.2', dict(connector='linear', n_prompt=0))])                                                         # LiMBeR
+def test_parameter_counts_are_the_papers(millions, knobs):
+    with torch.device('meta'):
+        adapter = Adapter(AdapterConfig(**knobs), 1024, (16, 16), 4096, 32)
+    assert f'{sum(p.numel() for p in adapter.parameters()) / 1e6:.1f}' == millions
+
+
+# ---- mistakes are named ---------------------------------------------------------------------------------------------
+
+@pytest.mark.parametrize('knob, knobs', [
+    ('connector', dict(connector='qp_mapper')),
+    ('n_targets', dict(n_targets=4, last_target=-4)),
+    ('n_targets', dict(n_targets=0)),
+    ('target_stride', dict(n_targets=2, last_target=-1, target_stride=6)),
+    ('target_stride', dict(n_targets=2, last_target=-1, target_stride=0)),
+    ('last_target', dict(last_target=LAYERS)),
+    ('last_target', dict(last_target=-LAYERS - 1)),
+    ('reduction', dict(connector='r_linear', reduction=9)),
+    ('reduction', dict(connector='r_linear', reduction=2))])
+def test_impossible_knobs_are_named(knob, knobs):
+    with pytest.raises(ValueError, match=knob):
+        Adapter(AdapterConfig(**knobs), D_ENC, GRID, 64, LAYERS)
+
+
+def test_unknown_llm_family_is_named():
+    llm = AutoModelForCausalLM.from_config(GPT2Config(n_layer=2, n_embd=64, n_head=4, vocab_size=V))
+    with pytest.raises(ValueError, match='gpt2'):
+        PALM(llm, Adapter(AdapterConfig(connector='linear'), D_ENC, GRID, 64, 2))

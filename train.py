@@ -1,0 +1,376 @@
+"""
+Train an adapter between a frozen encoder and a frozen language model.
+
+    python train.py config/demo.py                                                  # one process, CPU or one GPU
+    torchrun --standalone --nproc_per_node=8 train.py config/coco_depalm.py         # one machine, 8 GPUs
+    python train.py config/demo.py --learning_rate=1e-3 --out_dir=out/try1          # any knob below, or of adapters.AdapterConfig
+
+Writes into out_dir: best.safetensors and last.safetensors (the adapter: megabytes, never the frozen models), resume.pt (all that
+`--init_from=resume` needs to continue bit-exactly), metrics.jsonl, loss.png, config.json.
+"""
+import contextlib
+import functools
+import json
+import math
+import os
+import sys
+import time
+from dataclasses import asdict
+
+import torch
+import torch.distributed as dist
+from torch.nn.parallel import DistributedDataParallel as DDP
+from tqdm import tqdm
+
+from adapters import AdapterConfig
+from configurator import configure
+from data import BadData, Rows, batch_keys, collate, feature_cache, image_transform, load_rows, seeded, to_device, tokenize_rows
+from model import build, load_checkpoint, pick_device_and_dtype, save_adapter, write_atomically
+from sample import generate_rows
+
+# ---- knobs: config files and --key=value override them; those of the adapter are in adapters.AdapterConfig ----------
+# models
+llm = 'data/models/smollm2-135m'    # a local folder or a Hub id
+encoder = 'data/models/efficientnet-lite0'  # a name in model.ENCODERS, of timm, or a local folder; None = blind
+image_size = 0                      # pixels, 0 = the encoder's own
+resize = 'squash'                   # to a square: 'squash' as the papers, 'pad' with white, 'crop' the centre
+# data
+dataset = 'data/stamps'             # a folder of train/val/test.jsonl, one .jsonl file, or 'coco'
+data_dir = 'data/coco'              # where a named data set's official files are
+restval = False                     # COCO: train on Karpathy's restval images too
+train_rows = 0.0                    # 0 = all; a fraction up to 1, or a number of rows, drawn by the seed
+instruction = '{prompt}'            # around the question, empty for captions
+answer_prompt = ''                  # between it and the answer
+max_text_tokens = 50                # of a caption or answer
+num_workers = 2
+# feature cache: run the frozen encoder once over the data set
+cache_features = False
+cache_dir = 'data/cache'
+cache_views = 1                     # 1 plain view of each training picture and this many - 1 augmented ones
+cache_batch_size = 32
+# optimisation (the papers')
+batch_size = 16                     # inputs per micro step, over all processes
+texts_per_input = 1                 # captions of an input that share its prefix in one step
+accumulate = 1                      # micro steps per optimizer step; their gradients are summed, as in the papers' code
+epochs = 8
+max_iters = 0                       # optimizer steps, 0 = epochs
+learning_rate = 8e-4
+warmup = 0.2                        # of all steps, linear; then cosine
+min_lr = 1e-4                       # of learning_rate, at the end
+weight_decay = 0.1
+beta2 = 0.999
+adam_eps = 1e-4
+grad_clip = 0.8
+label_smoothing = 2e-3
+seed = 0
+# system
+out_dir = 'out/run'
+init_from = 'scratch'               # 'scratch'; 'resume' out_dir's run; 'auto' = resume if there is one; or another run's out_dir
+device = 'auto'                     # 'cpu', 'cuda', 'cuda:1', ...
+dtype = 'auto'                      # 'bfloat16' where the device multiplies in it, 'float16' (with a scaler), 'float32'
+compile = False                     # torch.compile
+# logging
+log_interval = 10                   # steps
+eval_interval = 100                 # steps between validation losses, samples and checkpoints
+eval_rows = 500                     # of the validation split
+n_samples = 4                       # validation pictures described at every evaluation
+logger = 'none'                     # 'tensorboard' or 'wandb' as well
+globals().update(asdict(AdapterConfig()))
+# ---------------------------------------------------------------------------------------------------------------------
+
+PEAK_FLOPS = {'H200': 989e12, 'H100': 989e12, 'A100': 312e12, 'L40S': 362e12, 'L4': 121e12, 'RTX 4090': 165e12, 'V100': 125e12}
+MAY_DIFFER = {'init_from', 'device', 'num_workers', 'out_dir', 'log_interval', 'eval_interval', 'n_samples', 'logger', 'cache_dir', 'max_iters',
+              'epochs', 'cache_batch_size', 'compile'}      # knobs that do not change what a resumed run has done so far
+
+
+def main(config):
+    # -- processes, device, precision
+    world, rank, local_rank = (int(os.environ.get(k, d)) for k, d in (('WORLD_SIZE', 1), ('RANK', 0), ('LOCAL_RANK', 0)))
+    device, dtype = pick_device_and_dtype(config['device'], config['dtype'])
+    if world > 1:
+        device = f'cuda:{local_rank}' if device.startswith('cuda') else device
+        dist.init_process_group('nccl' if device.startswith('cuda') else 'gloo')
+    if device.startswith('cuda'):
+        torch.cuda.set_device(device)
+        torch.backends.cuda.matmul.allow_tf32 = True
+    if batch_size % world:
+        sys.exit(f'batch_size={batch_size} is over all processes and must be a multiple of their number, {world}')
+    is_main, wait = rank == 0, dist.barrier if world > 1 else lambda: None
+    say = tqdm.write if is_main else lambda *args: None
+    autocast = functools.partial(torch.autocast, device.split(':')[0], dtype=getattr(torch, dtype), enabled=dtype != 'float32')
+    resuming = prepare_out_dir(config, is_main)
+    wait()
+
+    # -- data and models
+    rows = {split: load_rows(config, split) for split in ('train', 'val')}
+    rows['val'] = rows['val'][:eval_rows]
+    torch.manual_seed(seed)
+    model, tokenizer = build(config, device, dtype)
+    if init_from not in ('scratch', 'resume', 'auto'):
+        donor, _, _ = load_checkpoint(init_from, 'best', 'cpu', 'float32')
+        model.load_state_dict(donor.trained(), strict=False)
+    texts = {split: tokenize_rows(rows[split], tokenizer, config) for split in rows}
+    datasets = {}
+    for split in rows if encoder else ():
+        inputs = (dict(cache=feature_cache(rows[split], model.encoder, config, split, device, autocast, is_main, wait)) if cache_features
+                  else dict(transform=image_transform(model.encoder, resize, split == 'train')))
+        datasets[split] = Rows(rows[split], texts[split], config, train=split == 'train', **inputs)
+    if not encoder:
+        datasets = {split: Rows(rows[split], texts[split], config, train=split == 'train') for split in rows}
+
+    # -- optimizer and schedule
+    params = list(model.trained().values())
+    optimizer = torch.optim.AdamW(params, lr=learning_rate, betas=(0.9, beta2), eps=adam_eps, weight_decay=weight_decay, fused=True)
+    scaler = torch.amp.GradScaler(device.split(':')[0], enabled=dtype == 'float16')
+    steps_per_epoch = len(rows['train']) / (batch_size * accumulate)
+    last_iter = max_iters or max(1, round(epochs * steps_per_epoch))
+    step, best, window = 0, math.inf, 0.0                   # window: the summed loss since the last log line
+    if resuming:
+        step, best, window = restore(config, model, optimizer, scaler, device)
+    say(f'{sum(p.numel() for p in params):,} trained parameters in {len(params)} tensors; {sum(p.numel() for p in model.llm.parameters()):,} frozen '
+        f'in the LLM; {len(rows["train"])} training and {len(rows["val"])} validation rows; {last_iter} steps of {batch_size * accumulate} on '
+        f'{world} x {device} in {dtype}')
+
+    # -- batches
+    keys = batch_keys(len(rows['train']), batch_size, seed, first=step * accumulate, rank=rank, world=world)
+    pad = functools.partial(collate, pad_id=tokenizer.pad_token_id)
+    loader_options = dict(collate_fn=pad, num_workers=num_workers if encoder and not cache_features else 0, pin_memory=device.startswith('cuda'))
+    batches = iter(torch.utils.data.DataLoader(datasets['train'], batch_sampler=keys, **loader_options))
+
+    def next_batch():
+        batch, errors = next(batches)
+        if errors:
+            raise BadData('\n'.join(errors))
+        return batch
+
+    ddp = model
+    if world > 1:
+        DDP._set_params_and_buffers_to_ignore_for_model(model, [n for n, t in model.state_dict(keep_vars=True).items() if not t.requires_grad])
+        ddp = DDP(model, device_ids=[local_rank] if device.startswith('cuda') else None)
+    forward = torch.compile(ddp) if compile else ddp
+
+    @torch.no_grad()
+    def validate():
+        """Mean loss over the labels of the validation rows, in plain view."""
+        model.eval()
+        mine = range(rank, len(rows['val']), world)
+        loader = torch.utils.data.DataLoader(datasets['val'], batch_sampler=[[(0, i) for i in mine[b:b + batch_size]] for b in range(0, len(mine), batch_size)],
+                                             **loader_options)
+        total = torch.zeros(2)
+        for batch, errors in loader:
+            if errors:
+                raise BadData('\n'.join(errors))
+            n = (batch['labels'] != -100).sum()
+            with autocast():
+                total += torch.stack([model(**to_device(batch, device)).float().cpu() * n, n])
+        if world > 1:
+            dist.all_reduce(total)
+        model.train()
+        return (total[0] / total[1]).item()
+
+    def evaluate():
+        """Validation loss, samples, checkpoints, loss curve."""
+        nonlocal best
+        val_loss = validate()
+        if not is_main:
+            best = min(best, val_loss)
+            return
+        model.eval()
+        shown = rows['val'][:n_samples]
+        with autocast():
+            captions = generate_rows(model, tokenizer, config, shown, batch_size=max(1, len(shown)), progress=False, max_new_tokens=20) if shown else []
+        model.train()
+        say(f'step {step}: validation loss {val_loss:.4f}' + (' (best)' if val_loss < best else ''))
+        for row, caption in zip(shown, captions):
+            say(f'    {caption}   <- {row["caption"][0]}')
+        record(dict(iter=step, val_loss=val_loss, samples=captions))
+        if val_loss < best:
+            best = val_loss
+            save_adapter(f'{out_dir}/best.safetensors', model, config, iter=step, val_loss=val_loss)
+        save_adapter(f'{out_dir}/last.safetensors', model, config, iter=step, val_loss=val_loss)
+        state = dict(step=step, best=best, window=window, config=config, trained=model.trained(), optimizer=optimizer.state_dict(), scaler=scaler.state_dict())
+        write_atomically(f'{out_dir}/resume.pt', lambda path: torch.save(state, path))
+        draw_losses(out_dir)
+
+    log = make_logger(config) if is_main else None
+
+    def record(entry):
+        with open(f'{out_dir}/metrics.jsonl', 'a') as f:
+            f.write(json.dumps(entry) + '\n')
+        if log:
+            log({k: v for k, v in entry.items() if isinstance(v, (int, float))}, entry['iter'])
+
+    # -- training
+    model.train()
+    peak_flops = find_peak_flops(device, dtype)
+    bar = tqdm(total=last_iter, initial=step, disable=not is_main or not sys.stderr.isatty(), unit='step', dynamic_ncols=True)
+    began, tokens, flops = time.time(), 0, 0.0
+    if step == 0:
+        evaluate()
+    while step < last_iter:
+        torch.manual_seed(seeded(seed, step, rank) % 2**63)                 # dropout, R-Rand: a function of the step, so resuming is exact
+        for group in optimizer.param_groups:
+            group['lr'] = learning_rate * schedule(step, last_iter)
+        for micro in range(accumulate):
+            batch = next_batch()
+            share = label_share(batch['labels'], world, device)
+            last = micro == accumulate - 1
+            with contextlib.nullcontext() if last or world == 1 else ddp.no_sync(), autocast():
+                loss = forward(**to_device(batch, device), label_smoothing=label_smoothing) * share
+                scaler.scale(loss).backward()
+            window = window + loss.detach() / accumulate
+            tokens += batch['labels'].numel()
+            flops += model.training_flops(*batch['labels'].shape, (batch['labels'] != -100).sum().item())
+        scaler.unscale_(optimizer)
+        torch.nn.utils.clip_grad_norm_(params, grad_clip)
+        scaler.step(optimizer)
+        scaler.update()
+        optimizer.zero_grad(set_to_none=True)
+        step += 1
+        bar.update()
+
+        if step % log_interval == 0 or step == last_iter:
+            steps = (step - 1) % log_interval + 1
+            if world > 1:
+                dist.all_reduce(window, op=dist.ReduceOp.AVG if device.startswith('cuda') else dist.ReduceOp.SUM)
+                window = window if device.startswith('cuda') else window / world
+            loss, seconds = float(window) / steps, (time.time() - began) / steps
+            if not math.isfinite(loss):
+                sys.exit(f'step {step}: the loss is {loss}. The last checkpoint in {out_dir} is from before; a lower learning_rate or grad_clip may help')
+            if is_main:
+                entry = dict(iter=step, epoch=step / steps_per_epoch, loss=loss, lr=optimizer.param_groups[0]['lr'], ms=seconds * 1e3,
+                             samples_per_s=batch_size * accumulate / seconds, tokens_per_s=tokens * world / steps / seconds,
+                             mfu=flops / steps / seconds / peak_flops, peak_gb=peak_memory(device))
+                say(f'iter {step}/{last_iter}: epoch {entry["epoch"]:.2f}, loss {loss:.4f}, lr {entry["lr"]:.1e}, {entry["ms"]:.0f} ms, '
+                    f'{entry["samples_per_s"]:.1f} samples/s, {entry["tokens_per_s"]:.0f} tok/s, mfu {entry["mfu"]:.0%}, '
+                    f'{entry["peak_gb"]:.1f} GB, ETA {time.strftime("%H:%M:%S", time.gmtime(seconds * (last_iter - step)))}')
+                record(entry)
+            window, tokens, flops = 0.0, 0, 0.0
+            began = time.time()
+        if step % eval_interval == 0 or step == last_iter:
+            evaluate()
+            wait()
+            began = time.time()
+    bar.close()
+    say(f'trained: best validation loss {best:.4f}; {out_dir}/best.safetensors')
+    if world > 1:
+        dist.destroy_process_group()
+
+
+# ---- the parts ------------------------------------------------------------------------------------------------------
+
+def prepare_out_dir(config, is_main):
+    """True to resume. A run that is already there is never overwritten."""
+    there = os.path.exists(f'{out_dir}/resume.pt')
+    if init_from == 'resume' and not there:
+        sys.exit(f'{out_dir}/resume.pt: nothing to resume')
+    resuming = there and init_from in ('resume', 'auto')
+    if there and not resuming:
+        sys.exit(f'{out_dir} holds a run: --init_from=resume continues it, another --out_dir leaves it alone, or remove it')
+    if is_main:
+        os.makedirs(out_dir, exist_ok=True)
+        write_atomically(f'{out_dir}/config.json', lambda path: open(path, 'w').write(json.dumps(config, indent=1)))
+        if not resuming and os.path.exists(f'{out_dir}/metrics.jsonl'):
+            os.remove(f'{out_dir}/metrics.jsonl')
+        print('\n'.join(f'{k} = {v!r}' for k, v in config.items()))
+    return resuming
+
+
+def restore(config, model, optimizer, scaler, device):
+    """Continue out_dir's run: weights, optimizer, scaler; returns (step, best loss, loss window). Later log entries are dropped."""
+    state = torch.load(f'{out_dir}/resume.pt', map_location=device, weights_only=True)
+    differ = {k: (v, config.get(k)) for k, v in state['config'].items() if config.get(k) != v and k not in MAY_DIFFER}
+    if differ:
+        sys.exit(f'{out_dir} was trained with other knobs: ' + ', '.join(f'{k}={was!r}, now {now!r}' for k, (was, now) in differ.items())
+                 + '. Give the same ones, or another --out_dir')
+    with torch.no_grad():
+        for name, p in model.trained().items():
+            p.copy_(state['trained'][name])
+    optimizer.load_state_dict(state['optimizer'])
+    scaler.load_state_dict(state['scaler'])
+    if int(os.environ.get('RANK', 0)) == 0 and os.path.exists(f'{out_dir}/metrics.jsonl'):
+        kept = [line for line in open(f'{out_dir}/metrics.jsonl') if line.endswith('\n') and json.loads(line)['iter'] <= state['step']]
+        write_atomically(f'{out_dir}/metrics.jsonl', lambda path: open(path, 'w').writelines(kept))
+        print(f'resuming {out_dir} at step {state["step"]}')
+    return state['step'], state['best'], state['window']
+
+
+def schedule(step, last):
+    """Factor of the learning rate: linear warmup, then cosine to min_lr."""
+    ramp = warmup * last
+    if step < ramp:
+        return (step + 1) / ramp if ramp > 1 else 1.0
+    return min_lr + (1 - min_lr) * 0.5 * (1 + math.cos(math.pi * (step - ramp) / max(1, last - ramp)))
+
+
+def label_share(labels, world, device):
+    """What makes the mean of the processes' losses the mean over all labels: this process's share of them times their number."""
+    if world == 1:
+        return 1.0
+    mine = (labels != -100).sum().float().to(device)
+    total = mine.clone()
+    dist.all_reduce(total)
+    return mine * world / total
+
+
+def find_peak_flops(device, dtype):
+    """Of the device in this precision, by table for a GPU; of a CPU what a large matmul reaches here and now."""
+    if device.startswith('cuda'):
+        name = torch.cuda.get_device_name(device)
+        return next((peak for key, peak in PEAK_FLOPS.items() if key in name), math.inf)    # unknown: an MFU of 0
+    a = torch.randn(1536, 1536, dtype=getattr(torch, dtype))
+    best = math.inf
+    for _ in range(4):
+        began = time.perf_counter()
+        a @ a
+        best = min(best, time.perf_counter() - began)
+    return 2 * 1536 ** 3 / best
+
+
+def peak_memory(device):
+    """GB: of the GPU, or of this process."""
+    if device.startswith('cuda'):
+        return torch.cuda.max_memory_allocated() / 1e9
+    import resource
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (1e9 if sys.platform == 'darwin' else 1e6)
+
+
+def draw_losses(folder):
+    """metrics.jsonl -> loss.png."""
+    import matplotlib
+    matplotlib.use('Agg')
+    import matplotlib.pyplot as plt
+    entries = [json.loads(line) for line in open(f'{folder}/metrics.jsonl')]
+    fig, ax = plt.subplots(figsize=(7, 4))
+    for key, style in (('loss', '-'), ('val_loss', 'o-')):
+        ax.plot([e['iter'] for e in entries if key in e], [e[key] for e in entries if key in e], style, label=key.replace('_', ' '))
+    ax.set(xlabel='step', ylabel='cross entropy', title=folder)
+    ax.legend()
+    ax.grid(alpha=0.3)
+    write_atomically(f'{folder}/loss.png', lambda path: fig.savefig(path, format='png', dpi=120, bbox_inches='tight'))
+    plt.close(fig)
+
+
+def make_logger(config):
+    """None, or a function (numbers, step) that also logs there."""
+    if logger == 'tensorboard':
+        from torch.utils.tensorboard import SummaryWriter
+        writer = SummaryWriter(out_dir)
+        return lambda numbers, step: [writer.add_scalar(k, v, step) for k, v in numbers.items()]
+    if logger == 'wandb':
+        import wandb
+        wandb.init(project='nanopalm', name=os.path.basename(out_dir), config=config, dir=out_dir)
+        return lambda numbers, step: wandb.log(numbers, step=step)
+    return None
+
+
+if __name__ == '__main__':
+    config = configure(globals())
+    try:
+        main(config)
+    except (BadData, FileNotFoundError, ValueError) as e:
+        sys.exit(f'{type(e).__name__}: {e}' if isinstance(e, ValueError) else str(e))
+    except OSError as e:
+        sys.exit(f'{e}: checkpoints in {out_dir} are those of the last step that could be saved')
+    except KeyboardInterrupt:
+        sys.exit('interrupted; --init_from=resume continues from the last checkpoint')
