@@ -6,6 +6,7 @@ import json
 import multiprocessing
 import os
 import runpy
+import signal
 import sys
 from pathlib import Path
 
@@ -74,6 +75,21 @@ def draw_pictures(folder):
     return folder
 
 
+@pytest.fixture
+def coco(tmp_path):
+    """Karpathy's dataset_coco.json and a picture for each of its splits, as the official files are laid out."""
+    folder, images = tmp_path / 'coco', []
+    for number, (part, split) in enumerate([('train2014', 'train'), ('val2014', 'restval'), ('val2014', 'val'), ('val2014', 'test')]):
+        name = f'COCO_{part}_{number:012}.jpg'
+        (folder / part).mkdir(parents=True, exist_ok=True)
+        Image.new('RGB', (64, 48), 'red').save(folder / part / name)
+        raw = [f'A picture of number {number}.', f' Number {number} \n']
+        images.append(dict(filepath=part, filename=name, imgid=number, cocoid=100 + number, split=split, sentids=[2 * number, 2 * number + 1], sentences=[
+            dict(tokens=r.split(), raw=r, imgid=number, sentid=2 * number + i) for i, r in enumerate(raw)]))
+    (folder / 'dataset_coco.json').write_text(json.dumps(dict(images=images, dataset='coco')))
+    return folder
+
+
 # ---- running the scripts --------------------------------------------------------------------------------------------
 
 SERVER = multiprocessing.get_context('forkserver')          # imports once what takes seconds to import; every run is forked from it
@@ -91,6 +107,8 @@ def in_process(output, script, *args):
     file = os.open(output, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
     os.dup2(file, 1)
     os.dup2(file, 2)
+    os.setsid()
+    signal.signal(signal.SIGINT, signal.default_int_handler)        # a test that runs in the background inherits none
     os.chdir(ROOT)
     sys.argv = [script, *args]
     runpy.run_path(script, run_name='__main__')
@@ -98,15 +116,19 @@ def in_process(output, script, *args):
 
 @pytest.fixture
 def run(tmp_path):
-    """run(script, *args) -> what it printed. fails=True: it must end with an error in one line of words."""
+    """run(script, *args) -> what it printed. fails=True: it must end with an error told in words."""
     def run(script, *args, fails=False):
         output = tmp_path / 'output.txt'
         process = start(output, script, *args)
         process.join(120)
+        text = output.read_text()
         if process.is_alive():
             process.kill()
-            pytest.fail(f'{script} did not end: {output.read_text()}')
-        text = output.read_text()
+            pytest.fail(f'{script} did not end: {text}')
         assert 'Traceback' not in text and (process.exitcode != 0) == fails, text
         return text
     return run
+
+
+def flags(**knobs):
+    return [f'--{k}={v}' for k, v in knobs.items()]

@@ -186,25 +186,6 @@ def test_negative_train_rows(pictures, n):
 
 # ---- COCO -----------------------------------------------------------------------------------------------------------
 
-@pytest.fixture
-def coco(tmp_path):
-    return make_coco(tmp_path / 'coco')
-
-
-def make_coco(folder):
-    """Karpathy's dataset_coco.json and three pictures, as the official files are laid out."""
-    images = []
-    for number, (part, split) in enumerate([('train2014', 'train'), ('val2014', 'restval'), ('val2014', 'val'), ('val2014', 'test')]):
-        name = f'COCO_{part}_{number:012}.jpg'
-        (folder / part).mkdir(parents=True, exist_ok=True)
-        Image.new('RGB', (64, 48), 'red').save(folder / part / name)
-        raw = [f'A picture of number {number}.', f' Number {number} \n']
-        images.append(dict(filepath=part, filename=name, imgid=number, cocoid=100 + number, split=split, sentids=[2 * number, 2 * number + 1], sentences=[
-            dict(tokens=r.split(), raw=r, imgid=number, sentid=2 * number + i) for i, r in enumerate(raw)]))
-    (folder / 'dataset_coco.json').write_text(json.dumps(dict(images=images, dataset='coco')))
-    return folder
-
-
 def test_coco(coco):
     rows = {split: load('coco', split, data_dir=str(coco)) for split in ('train', 'val', 'test')}
     assert rows['train'] == [dict(image=str(coco / 'train2014/COCO_train2014_000000000000.jpg'), caption=['A picture of number 0.', 'Number 0'], id=100)]

@@ -1,0 +1,361 @@
+"""
+train.py and sample.py from end to end, on a tiny LLM, a tiny encoder and two dozen pictures. `pytest tests/test_train.py`
+"""
+import hashlib
+import json
+import math
+import os
+import random
+import shutil
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+import torch
+from PIL import Image
+from safetensors import safe_open
+
+from conftest import ROOT, flags, start
+from data import collate, image_transform, load_rows, read_image, tokenize_rows
+from model import load_checkpoint
+
+TINY = dict(device='cpu', dtype='float32', adapter_dim=32, mapper_heads=4, n_queries=4, batch_size=8, max_iters=4, eval_interval=2, log_interval=3,
+            n_samples=1, num_workers=0, learning_rate=1e-2)
+
+
+@pytest.fixture
+def knobs(llm, encoder, pictures, tmp_path):
+    return TINY | dict(llm=llm, encoder=encoder, dataset=pictures, out_dir=tmp_path / 'out', cache_dir=tmp_path / 'cache')
+
+
+@pytest.fixture
+def train(run, knobs):
+    """train(a knob=value, ...) -> what train.py printed."""
+    return lambda fails=False, **more: run('train.py', *flags(**knobs | more), fails=fails)
+
+
+def metrics(out, key):
+    """[(iteration, value), ...] of metrics.jsonl."""
+    return [(e['iter'], e[key]) for e in map(json.loads, open(out / 'metrics.jsonl')) if key in e]
+
+
+def checkpoint(out, which='last'):
+    """(tensors, metadata)"""
+    with safe_open(out / f'{which}.safetensors', 'pt') as f:
+        return {name: f.get_tensor(name) for name in f.keys()}, {k: json.loads(v) for k, v in f.metadata().items()}
+
+
+def contents(*folders):
+    return {str(path): hashlib.sha256(path.read_bytes()).hexdigest() for folder in folders for path in sorted(folder.rglob('*')) if path.is_file()}
+
+
+# ---- a run ----------------------------------------------------------------------------------------------------------
+
+@pytest.fixture(scope='module')
+def trained(llm, encoder, pictures, tmp_path_factory):
+    """(out_dir, what was printed) of a run started by the command of the README."""
+    out, before = tmp_path_factory.mktemp('trained') / 'out', contents(llm, encoder, pictures)
+    knobs = TINY | dict(llm=llm, encoder=encoder, dataset=pictures, out_dir=out, max_iters=40, eval_interval=20, log_interval=10, n_samples=2, epochs=3)
+    text = subprocess.run([sys.executable, 'train.py', *flags(**knobs)], cwd=ROOT, check=True, capture_output=True, text=True).stdout
+    assert contents(llm, encoder, pictures) == before           # what is frozen was only read
+    return out, text
+
+
+def test_it_learns(trained):
+    out, text = trained
+    loss, val_loss = metrics(out, 'loss'), metrics(out, 'val_loss')
+    assert [i for i, _ in loss] == list(range(10, 41, 10)) and [i for i, _ in val_loss] == [0, 20, 40]
+    assert loss[-1][1] < 0.85 * loss[0][1] and min(v for _, v in val_loss) < 0.75 * val_loss[0][1]
+    assert text.count('\niter ') == 4 and all(word in text for word in ('tok/s', 'mfu', 'ETA', 'samples/s', 'ms', 'GB', 'max_iters = 40'))
+    for entry in map(json.loads, open(out / 'metrics.jsonl')):
+        assert all(math.isfinite(v) for v in entry.values() if isinstance(v, float))
+        assert 0 < entry.get('mfu', 0.5) < 1 and len(entry.get('samples', 'xx')) == 2
+    assert Image.open(out / 'loss.png').size[0] > 100
+    assert {p.name for p in out.iterdir()} == {'best.safetensors', 'last.safetensors', 'resume.pt', 'metrics.jsonl', 'loss.png', 'config.json'}
+
+
+def test_checkpoint_is_the_adapter_alone(trained, llm):
+    out, _ = trained
+    for which in ('best', 'last'):
+        tensors, metadata = checkpoint(out, which)
+        assert all(name.startswith('adapter.') for name in tensors)
+        assert os.path.getsize(out / f'{which}.safetensors') < 4 * sum(t.numel() for t in tensors.values()) + 20_000
+        assert metadata['config'] == json.load(open(out / 'config.json')) and metadata['config']['llm'] == str(llm) and metadata['config']['n_queries'] == 4
+        assert metadata['versions']['torch'] == torch.__version__ and {'transformers', 'timm'} <= set(metadata['versions'])
+        assert (metadata['facts']['iter'], metadata['facts']['val_loss']) in metrics(out, 'val_loss')
+    assert os.path.getsize(out / 'resume.pt') < 16 * sum(t.numel() for t in tensors.values()) + 40_000      # weights and two moments
+
+
+def test_the_best_checkpoint_has_the_loss_that_was_logged(trained):
+    out, _ = trained
+    model, tokenizer, config = load_checkpoint(out, 'best', 'cpu', 'float32')
+    assert not model.training and not model.adapter.training
+    rows = load_rows(config, 'val')
+    transform = image_transform(model.encoder, config['resize'], train=False)
+    items = [dict(texts=[(prompt, targets[0])], error='', pixels=transform(read_image(row['image'])))
+             for row, (prompt, targets) in zip(rows, tokenize_rows(rows, tokenizer, config))]
+    batch, _ = collate(items, tokenizer.pad_token_id)
+    with torch.no_grad():
+        loss = model(**batch).item()
+    _, best = min((v, i) for i, v in metrics(out, 'val_loss'))
+    assert checkpoint(out, 'best')[1]['facts'] == dict(iter=best, val_loss=dict(metrics(out, 'val_loss'))[best])
+    assert abs(loss - dict(metrics(out, 'val_loss'))[best]) < 1e-5
+    assert abs(model(**batch | dict(pixels=batch['pixels'].flip(0))).item() - loss) > 1e-3          # the pictures matter
+
+
+def test_the_same_seed_is_the_same_run(train, knobs, tmp_path):
+    for name, seed in (('a', 0), ('b', 0), ('c', 1)):
+        train(out_dir=tmp_path / name, seed=seed, mapper_dropout=0.3)
+    a, b, c = (checkpoint(tmp_path / name)[0] for name in 'abc')
+    assert all(a[k].equal(b[k]) for k in a) and not any(a[k].equal(c[k]) for k in a if 'norm' not in k)
+
+
+def test_blind(train, knobs, run, pictures):
+    text = train(encoder=None, n_prompt=4, max_iters=30, eval_interval=30, learning_rate=2e-2)
+    (_, first), (_, last) = metrics(knobs['out_dir'], 'val_loss')
+    assert last < 0.9 * first and list(checkpoint(knobs['out_dir'])[0]) == ['adapter.prompt'] and 'in 1 tensors' in text
+    text = run('sample.py', *flags(out_dir=knobs['out_dir'], input=pictures / 'images', max_new_tokens=5, device='cpu', dtype='float32'))
+    assert len({line.partition(': ')[2] for line in text.splitlines()}) == 1                        # the same of every picture
+
+
+def test_start_from_another_run(trained, train, knobs):
+    train(init_from=trained[0], max_iters=1)
+    best = checkpoint(trained[0], 'best')[1]['facts']['val_loss']
+    assert metrics(knobs['out_dir'], 'val_loss')[0] == (0, pytest.approx(best, abs=1e-6))
+
+
+@pytest.mark.parametrize('dtype', ['bfloat16', 'float16'])
+def test_lower_precision(train, knobs, tmp_path, dtype):
+    if dtype == 'float16':
+        try:
+            torch.amp.GradScaler('cpu').scale(torch.ones((), requires_grad=True))
+            torch.ones(2, 2, dtype=torch.float16) @ torch.ones(2, 2, dtype=torch.float16)
+        except RuntimeError as e:
+            pytest.skip(f'this torch has no float16 on a CPU: {e}')
+    for d in ('float32', dtype):
+        train(dtype=d, max_iters=8, log_interval=8, eval_interval=8, out_dir=tmp_path / d)
+    (_, full), (_, low) = metrics(tmp_path / 'float32', 'loss')[0], metrics(tmp_path / dtype, 'loss')[0]
+    assert 0 < abs(full - low) < 0.02 * full
+    assert all(t.dtype == torch.float32 for t in checkpoint(tmp_path / dtype)[0].values())
+
+
+def test_config_for_coco(run, knobs, coco, tmp_path):
+    stand_ins = {k: knobs[k] for k in ('llm', 'encoder', 'out_dir', 'num_workers', 'adapter_dim', 'mapper_heads', 'max_iters')}
+    text = run('train.py', 'config/coco_depalm.py', *flags(data_dir=coco, batch_size=1, **stand_ins))
+    assert '1 training and 1 validation rows' in text and os.path.isfile(tmp_path / 'out/best.safetensors')
+    text = run('train.py', 'config/coco_depalm.py', *flags(data_dir=coco, batch_size=2, restval=True, **stand_ins | dict(out_dir=tmp_path / 'restval')))
+    assert '2 training and 1 validation rows' in text
+
+
+# ---- resuming -------------------------------------------------------------------------------------------------------
+
+def kill_and_resume(out, args, kills, log):
+    """Runs train.py, kills it `kills` times at a random moment, and lets it end; returns how often it really was killed."""
+    seed = random.randrange(2**32)
+    print('moments of the kills are drawn by', seed)
+    draw, killed = random.Random(seed), 0
+
+    def progress():
+        return len(metrics(out, 'iter')) if os.path.exists(out / 'resume.pt') else 0
+    for _ in range(kills):
+        process, before, began = start(log, 'train.py', *args, '--init_from=auto'), progress(), time.time()
+        while progress() <= before and process.is_alive() and time.time() < began + 60:
+            time.sleep(0.01)
+        time.sleep(draw.uniform(0, 0.4))
+        process.kill()
+        process.join()
+        killed += process.exitcode == -signal.SIGKILL
+    process = start(log, 'train.py', *args, '--init_from=auto')
+    process.join(120)
+    assert process.exitcode == 0, log.read_text()
+    return killed
+
+
+@pytest.mark.parametrize('variant', [
+    dict(accumulate=2, texts_per_input=2, mapper_dropout=0.3, num_workers=1),
+    dict(cache_features=True, cache_views=2, connector='r_rand', token_norm=True, llm_bias_tuning=True, batch_size=6)], ids=['pictures', 'cache'])
+def test_killed_and_resumed_is_undisturbed(run, knobs, tmp_path, variant):
+    knobs = knobs | variant | dict(max_iters=17, eval_interval=2, log_interval=3)
+    whole, pieces = tmp_path / 'whole', tmp_path / 'pieces'
+    run('train.py', *flags(**knobs | dict(out_dir=whole, eval_interval=4 if 'accumulate' in variant else 2)))
+    killed = kill_and_resume(pieces, flags(**knobs | dict(out_dir=pieces)), kills=4, log=tmp_path / 'log.txt')
+    assert killed >= 2
+    for which in ('last', 'best'):
+        (a, facts_a), (b, facts_b) = checkpoint(whole, which), checkpoint(pieces, which)
+        if which == 'last' or knobs['eval_interval'] == facts_a['config']['eval_interval']:
+            assert facts_a['facts'] == facts_b['facts'] and set(a) == set(b) and all(a[k].numpy().tobytes() == b[k].numpy().tobytes() for k in a)
+    assert metrics(whole, 'loss') == metrics(pieces, 'loss')
+    assert set(metrics(whole, 'val_loss')) <= set(metrics(pieces, 'val_loss'))
+    assert [i for i, _ in metrics(pieces, 'val_loss')] == [0, 2, 4, 6, 8, 10, 12, 14, 16, 17]       # and none twice
+    assert [p.name for p in pieces.rglob('*.tmp')] == []
+
+
+def test_a_finished_run_stays_as_it_is_and_can_be_prolonged(train, knobs):
+    train()
+    tensors = [p for p in sorted(knobs['out_dir'].iterdir()) if p.suffix in ('.safetensors', '.pt', '.jsonl')]
+    before = [p.read_bytes() for p in tensors]
+    train(init_from='resume')
+    assert [p.read_bytes() for p in tensors] == before
+    train(init_from='resume', max_iters=6)
+    assert metrics(knobs['out_dir'], 'val_loss')[-1][0] == 6 and json.load(open(knobs['out_dir'] / 'config.json'))['max_iters'] == 6
+
+
+@pytest.mark.parametrize('changed', [dict(init_from='scratch'), dict(init_from='resume', learning_rate=1e-3, n_queries=5), dict(init_from='auto', seed=1)])
+def test_a_run_that_is_there_is_kept(trained, train, llm, encoder, pictures, tmp_path, changed):
+    out = shutil.copytree(trained[0], tmp_path / 'copy')
+    before = contents(out)
+    same = dict(max_iters=40, eval_interval=20, log_interval=10, n_samples=2, epochs=3, cache_dir='data/cache')
+    text = train(fails=True, out_dir=out, **same | changed)
+    assert contents(out) == before
+    assert 'holds a run' in text if len(changed) == 1 else all(f'{k}=' in text.splitlines()[-1] for k in changed if k != 'init_from')
+    assert 'adapter_dim' not in text.splitlines()[-1]
+
+
+@pytest.mark.parametrize('kept', ['best.safetensors', 'last.safetensors'])
+def test_an_adapter_without_its_resume_file_is_kept(trained, train, tmp_path, kept):
+    """Published adapters come so."""
+    (tmp_path / 'copy').mkdir()
+    shutil.copy(trained[0] / kept, tmp_path / 'copy')
+    shutil.copy(trained[0] / 'metrics.jsonl', tmp_path / 'copy')
+    before = contents(tmp_path / 'copy')
+    assert 'out_dir' in train(fails=True, out_dir=tmp_path / 'copy')
+    assert contents(tmp_path / 'copy') == before
+
+
+def test_nothing_to_resume(train, knobs):
+    assert 'nothing to resume' in train(fails=True, init_from='resume') and not os.path.exists(knobs['out_dir'])
+
+
+def test_ctrl_c(knobs, tmp_path):
+    process = start(tmp_path / 'log.txt', 'train.py', *flags(**knobs | dict(max_iters=10_000, num_workers=2)))
+    while process.is_alive() and not os.path.exists(knobs['out_dir'] / 'resume.pt'):
+        time.sleep(0.05)
+    os.killpg(process.pid, signal.SIGINT)                       # as a terminal does, the workers too
+    process.join(60)
+    text = (tmp_path / 'log.txt').read_text()
+    assert process.exitcode == 1 and 'Traceback' not in text and '--init_from=resume' in text.splitlines()[-1]
+
+
+# ---- several processes ----------------------------------------------------------------------------------------------
+
+def test_two_processes_are_one(run, knobs, tmp_path):
+    """The same global batches, texts of different length, a cache that one process writes."""
+    knobs |= dict(mapper_dropout=0.0, accumulate=2, texts_per_input=2, cache_features=True, max_iters=6, eval_rows=3)
+    one, two = tmp_path / 'one', tmp_path / 'two'
+    run('train.py', *flags(**knobs | dict(out_dir=one)))
+    torchrun = [sys.executable, '-m', 'torch.distributed.run', '--standalone', '--nproc_per_node=2']
+    done = subprocess.run([*torchrun, 'train.py', *flags(**knobs | dict(out_dir=two, cache_dir=tmp_path / 'cache2'))], cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert done.stdout.count('learning_rate = ') == 1 and '2 x cpu' in done.stdout
+    for key in ('loss', 'val_loss'):
+        a, b = metrics(one, key), metrics(two, key)
+        assert [i for i, _ in a] == [i for i, _ in b] and all(abs(x - y) <= 1e-5 * x for (_, x), (_, y) in zip(a, b))
+    (a, _), (b, _) = checkpoint(one), checkpoint(two)
+    assert set(a) == set(b)
+    for name in a:
+        assert (a[name] - b[name]).abs().max() <= 1e-5 * max(1, a[name].abs().max()), name
+
+
+# ---- mistakes -------------------------------------------------------------------------------------------------------
+
+@pytest.mark.parametrize('wrong, words', [
+    (dict(llm='nowhere/at/all'), "llm='nowhere/at/all'"), (dict(llm='nobody/no-model'), "llm='nobody/no-model'"),
+    (dict(encoder='nowhere/at/all'), "encoder 'nowhere/at/all'"), (dict(encoder='vit_huge_nonsense'), "encoder 'vit_huge_nonsense'"),
+    (dict(dataset='nowhere'), "dataset='nowhere'"), (dict(dataset='coco', data_dir='nowhere'), 'dataset_coco.json'),
+    (dict(batch_size=17), 'batch_size=17'), (dict(batch_size=0), 'batch_size'), (dict(dtype='fp16'), 'dtype'), (dict(device='cuda:99'), 'device'),
+    (dict(resize='stretch'), 'resize'), (dict(logger='paper'), 'logger'), (dict(connector='magic'), 'connector'), (dict(n_targets=9), 'n_targets'),
+    (dict(mapper_heads=5), 'mapper_heads'), (dict(norm='batch'), 'norm'), (dict(activation='relu'), 'activation'),
+    (dict(texts_per_input=0), 'texts_per_input'), (dict(accumulate=0), 'accumulate'), (dict(log_interval=0), 'log_interval'),
+    (dict(eval_interval=0), 'eval_interval'), (dict(eval_rows=0), 'eval_rows'), (dict(max_text_tokens=0), 'max_text_tokens'),
+    (dict(instruction='{question}'), 'instruction'), (dict(source_layers=9), 'source_layers'), (dict(source_layers=0), 'source_layers'),
+    (dict(image_size=30), 'image_size'), (dict(cache_features=True, cache_views=0), 'cache_views'), (dict(init_from='nowhere'), 'nowhere'),
+    (dict(learning_rat=1), "did you mean 'learning_rate'?"), (dict(out_dir='/dev/null/out'), '/dev/null')], ids=str)
+def test_mistakes_are_named(train, wrong, words):
+    text = train(fails=True, **wrong)
+    assert words in text.strip().splitlines()[-1]
+
+
+def test_a_model_folder_with_a_file_missing(train, llm, encoder, tmp_path):
+    for folder, files, knob in ((llm, ['config.json', 'model.safetensors', 'tokenizer.json'], 'llm'), (encoder, ['config.json', 'model.safetensors'], 'encoder')):
+        for file in files:
+            copy = shutil.copytree(folder, tmp_path / knob / file)
+            os.remove(copy / file)
+            assert str(copy) in train(fails=True, **{knob: copy}).splitlines()[-1]
+    path = shutil.copytree(llm, tmp_path / 'half') / 'model.safetensors'
+    path.write_bytes(path.read_bytes()[:1000])
+    assert str(path.parent) in train(fails=True, llm=path.parent).splitlines()[-1]
+
+
+def broken(pictures, tmp_path, number):
+    """The pictures, one of them cut in half."""
+    path = shutil.copytree(pictures, tmp_path / 'broken') / f'images/{number}.png'
+    path.write_bytes(path.read_bytes()[:100])
+    return path
+
+
+@pytest.mark.parametrize('number, cache_features, num_workers', [(5, False, 1), (5, True, 1), (16, False, 0)])     # 16: of the validation split
+def test_a_broken_picture_is_named(train, pictures, tmp_path, number, cache_features, num_workers):
+    path = broken(pictures, tmp_path, number)
+    assert str(path) in train(fails=True, dataset=path.parents[1], cache_features=cache_features, num_workers=num_workers).splitlines()[-1]
+
+
+def test_wrong_lines_are_named_before_the_models_are_loaded(train, pictures, tmp_path):
+    folder = shutil.copytree(pictures, tmp_path / 'wrong')
+    with open(folder / 'train.jsonl', 'a') as f:
+        f.write('{"image": "images/0.png"}\n{"image": "no.png", "caption": "x"}\n')
+    text = train(fails=True, dataset=folder, llm='nowhere')
+    assert '2 wrong lines' in text and 'line 17' in text and 'line 18' in text and 'nowhere' not in text.split('wrong lines')[1]
+
+
+def test_a_full_disk(train, knobs, tmp_path):
+    """Checkpoints go to a device that is always full."""
+    out = tmp_path / 'full'
+    out.mkdir()
+    os.symlink('/dev/full', out / 'metrics.jsonl')
+    text = train(fails=True, out_dir=out)
+    assert 'No space left on device' in text.splitlines()[-1]
+
+
+# ---- odd, and fine --------------------------------------------------------------------------------------------------
+
+def test_small_things(train, knobs, pictures, tmp_path):
+    folder = shutil.copytree(pictures, tmp_path / 'ünï 猫 [1]*')
+    train(n_samples=0, batch_size=16, eval_rows=1, dataset=folder, out_dir=tmp_path / 'out [2]* é', cache_dir=tmp_path / 'cäche', cache_features=True)
+    assert os.path.exists(tmp_path / 'out [2]* é/best.safetensors')
+    train(n_samples=9, batch_size=5, max_iters=7, out_dir=tmp_path / 'b')
+    assert len(metrics(tmp_path / 'b', 'samples')[0][1]) == 4
+
+
+# ---- sample.py ------------------------------------------------------------------------------------------------------
+
+@pytest.fixture
+def sample(run, trained):
+    return lambda fails=False, **knobs: run('sample.py', *flags(**dict(out_dir=trained[0], device='cpu', dtype='float32', max_new_tokens=8) | knobs), fails=fails)
+
+
+def test_sample(sample, pictures, tmp_path):
+    folder = tmp_path / 'ünï [1]*'
+    shutil.copytree(pictures / 'images', folder / 'deep')
+    (folder / 'notes.txt').write_text('no picture')
+    everything = dict(line.split(': ', 1) for line in sample(input=folder).splitlines())
+    assert len(everything) == 24 and all(everything.values()) and len(set(everything.values())) > 1
+    one = folder / 'deep/3.png'
+    assert sample(input=one) == f'{one}: {everything[str(one)]}\n'
+    some = sample(input=tmp_path / 'ünï*/**/?.png', batch_size=3).splitlines()
+    assert some == [f'{p}: {everything[p]}' for p in sorted(map(str, folder.glob('deep/?.png')))]
+    sample(input=one, output=tmp_path / 'captions.jsonl')
+    assert [json.loads(line) for line in open(tmp_path / 'captions.jsonl', encoding='utf-8')] == [dict(image=str(one), caption=everything[str(one)])]
+
+
+def test_sample_mistakes(sample, pictures, tmp_path):
+    for input in ('nowhere.jpg', 'nowhere/*.jpg', '', tmp_path):
+        assert f"--input='{input}'" in sample(fails=True, input=input).splitlines()[-1]
+    path = broken(pictures, tmp_path, 5)
+    assert str(path) in sample(fails=True, input=path.parent).splitlines()[-1]
+    one = pictures / 'images/3.png'
+    assert 'best.safetensors' in sample(fails=True, input=one, out_dir='nowhere').splitlines()[-1]
+    assert 'middle' in sample(fails=True, input=one, which='middle').splitlines()[-1]
+    assert str(tmp_path / 'no/such') in sample(fails=True, input=one, output=tmp_path / 'no/such/file').splitlines()[-1]
+    assert 'num_beams' in sample(fails=True, input=one, num_beams=0).splitlines()[-1]
