@@ -15,7 +15,7 @@ demo: .venv/installed
 	$(BIN)/python eval_caption.py --out_dir=out/demo --blind_dir=out/demo_blind
 
 test: .venv/installed
-	$(BIN)/python -m pytest -q tests
+	$(BIN)/python -m pytest -q
 
 clean-demo:  ## forget the trained demo, keep what was fetched
 	rm -rf out/demo out/demo_blind

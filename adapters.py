@@ -22,7 +22,7 @@ import torch.nn.functional as F
 class AdapterConfig:
     """The knobs of every mechanism. train.py takes them all as its own: `--connector=r_linear --reduction=9`."""
     # connector: encoder tokens -> LLM tokens
-    connector: str = 'qpmapper'     # a name in CONNECTORS, or 'c_attn'
+    connector: str = 'qpmapper'     # a name in CONNECTORS
     adapter_dim: int = 1024         # width of mappers and resamplers, 0 = the LLM's
     activation: str = 'gelu'        # 'gelu' (exact) or 'none', in mappers and between the layers of the output MLP
     out_layers: int = 1             # linear layers from the connector's width to the LLM's
@@ -58,6 +58,11 @@ class AdapterConfig:
     prompt_positions: bool = True   # False (eP-ALM): prompt tokens have no position, text starts at 0
     llm_bias_tuning: bool = False   # y * scale + bias after every Linear of the LLM
     llm_norm_tuning: bool = False   # the norms of the LLM are trained
+    encoder_bias_tuning: bool = False   # the same for the encoder, which then cannot be cached
+    encoder_norm_tuning: bool = False
+    bottleneck: str = 'none'        # eP-ALM's adapters inside the LLM: 'normal', 'parallel' or 'scaled'
+    bottleneck_at: str = 'mlp'      # 'mlp' or 'attention'
+    bottleneck_factor: int = 4      # they are d_llm / factor wide
 
 
 # ---- connectors: hidden states (B, 1+N, D) -> tokens (B, M, d_llm) --------------------------------------------------
@@ -92,6 +97,12 @@ def r_rand(cfg, d_in, d_llm, grid):
     """R-Rand (DePALM 3.2.2): a random subset of the patches at every training step, all of them in eval; no input
     projection. (B, 1+N, D) -> (B, 1+n, d_llm). 4.2M."""
     return nn.Sequential(RandomPatches(cfg, d_in), *out_mlp(cfg, d_in, d_llm))
+
+
+def c_attn(cfg, d_in, d_llm, grid):
+    """Gated cross-attention (DePALM 3.2.3, after Flamingo): the tokens are no prefix, but read by a CrossAttention in front of every
+    target layer. (B, 1+N, D) -> (B, 1+N, adapter_dim)."""
+    return nn.Sequential(nn.Linear(d_in, cfg.adapter_dim or d_llm))
 
 
 def out_mlp(cfg, d_in, d_llm):
@@ -253,10 +264,41 @@ class RandomPatches(nn.Module):
         return self.norm(x)
 
 
-CONNECTORS = dict(linear=linear, qpmapper=qpmapper, qformer=qformer, r_rand=r_rand,
+CONNECTORS = dict(linear=linear, qpmapper=qpmapper, qformer=qformer, c_attn=c_attn, r_rand=r_rand,
                   r_avgpool=resampler(RAvgPool), r_maxpool=resampler(RMaxPool),
                   r_avgpool_tokens=resampler(RAvgPoolTokens), r_maxpool_tokens=resampler(RMaxPoolTokens),
                   r_conv=resampler(RConv), r_linear=resampler(RLinear), r_qpmapper=resampler(RQPMapper))
+
+
+# ---- cross-attention ------------------------------------------------------------------------------------------------
+
+class CrossAttention(nn.Module):
+    """x + tanh(gate) * Attention(query = norm(x), keys and values = visual tokens), gate = 0 at the start: textbook, and causal because
+    a text token asks with its own hidden state alone. x (B*G, T, d_llm); `see` takes the tokens (B, N, d) once per input."""
+
+    def __init__(self, cfg, d_llm):
+        super().__init__()
+        d = cfg.adapter_dim or d_llm
+        self.heads = cfg.mapper_heads
+        self.norm = make_norm(cfg, d_llm)
+        self.q, self.k, self.v, self.out = nn.Linear(d_llm, d), nn.Linear(d, d), nn.Linear(d, d), nn.Linear(d, d_llm)
+        self.gate = nn.Parameter(torch.zeros(1))
+        self.keys_values = None
+
+    def see(self, tokens):
+        self.keys_values = None if tokens is None else [self.split(p(tokens)) for p in (self.k, self.v)]    # (B, H, N, C) each
+
+    def split(self, x):
+        return x.unflatten(-1, (self.heads, -1)).transpose(1, 2)
+
+    def forward(self, x):
+        if self.keys_values is None:
+            return x
+        k, v = self.keys_values
+        q = self.q(self.norm(x.to(self.norm.weight.dtype)))
+        q = self.split(q.view(len(k), -1, q.shape[-1]))                                     # (B, H, G*T, C): no copy of k and v
+        y = F.scaled_dot_product_attention(q, k.to(q.dtype), v.to(q.dtype)).transpose(1, 2).reshape(*x.shape[:2], -1)
+        return x + (self.gate.tanh() * self.out(y)).to(x.dtype)
 
 
 # ---- small parts ----------------------------------------------------------------------------------------------------
@@ -291,6 +333,24 @@ def tune_biases(model):
         linear.register_forward_hook(lambda module, args, y: module.bias_tuner(y))
 
 
+class Bottleneck(nn.Module):
+    """eP-ALM's adapter (after MAGMA) beside a block y = f(x) of the LLM: 'normal' y + A(y), 'parallel' y + A(x), 'scaled' y + s A(x)."""
+
+    def __init__(self, cfg, d):
+        super().__init__()
+        self.down, self.up = nn.Linear(d, d // cfg.bottleneck_factor), nn.Linear(d // cfg.bottleneck_factor, d)
+        for layer in (self.down, self.up):
+            nn.init.normal_(layer.weight, std=1e-3)
+            nn.init.zeros_(layer.bias)
+        self.normal = cfg.bottleneck == 'normal'
+        self.scale = nn.Parameter(torch.ones(1)) if cfg.bottleneck == 'scaled' else 1.0
+
+    def attach(self, first, last):
+        """first, last: the linear layers that a block's input enters and its output leaves by."""
+        first.register_forward_pre_hook(lambda module, args: setattr(self, 'x', args[0]))
+        last.register_forward_hook(lambda module, args, y: y + self.scale * self.up(F.relu(self.down(y if self.normal else self.x))).view_as(y))
+
+
 def tune_norms(model):
     """Train the scale (and bias) of every norm of a frozen model."""
     for module in model.modules():
@@ -307,7 +367,7 @@ class Adapter(nn.Module):
     d_embed: width of its word embeddings (d_llm but for OPT-350m).
     """
 
-    def __init__(self, cfg, d_in, grid, d_llm, n_layers, d_embed=None, n_tokens=None):
+    def __init__(self, cfg, d_in, grid, d_llm, n_layers, d_embed=None):
         super().__init__()
         self.cfg = cfg
         if d_in:
@@ -319,6 +379,8 @@ class Adapter(nn.Module):
             if cfg.connector not in CONNECTORS:
                 raise ValueError(f'connector={cfg.connector!r} is none of: {", ".join(CONNECTORS)}')
             self.connectors = nn.ModuleList(CONNECTORS[cfg.connector](cfg, d_in, d_llm, grid) for _ in range(cfg.n_connectors))
+            if cfg.connector == 'c_attn':
+                self.cross_attentions = nn.ModuleList(CrossAttention(cfg, d_llm) for _ in self.targets)
             if cfg.token_norm:
                 self.token_norms = nn.ModuleList(make_norm(cfg, d_llm) for _ in self.targets)
             if cfg.token_bias:
@@ -326,6 +388,8 @@ class Adapter(nn.Module):
                 self.token_biases = nn.ModuleList(BiasTuning(*shape) for _ in self.targets)
         else:                                                       # blind: no encoder, the prompt tokens alone are trained
             self.targets = []
+        if cfg.bottleneck != 'none':
+            self.bottlenecks = nn.ModuleList(Bottleneck(cfg, d_llm) for _ in range(n_layers))
         if cfg.n_prompt:
             self.prompt = nn.Parameter(torch.randn(cfg.n_prompt, d_embed or d_llm) * 0.02)
             if cfg.prompt_mlp:

@@ -80,12 +80,20 @@ class PALM(nn.Module):
         if llm.config.model_type not in LLM_FAMILIES:
             raise ValueError(f'the layers of {llm.config.model_type!r} models cannot be given a prefix; known: {", ".join(LLM_FAMILIES)}')
         llm.set_attn_implementation('prefix')
+        cfg = adapter.cfg
         self.llm, self.adapter, self.encoder = llm.requires_grad_(False), adapter, encoder
-        if adapter.cfg.llm_norm_tuning:
-            tune_norms(llm)
-        if adapter.cfg.llm_bias_tuning:
-            tune_biases(llm)
-        self.unplaced_prompt = llm.config.model_type == 'opt' and not adapter.cfg.prompt_positions
+        for model, norms, biases in ((llm, cfg.llm_norm_tuning, cfg.llm_bias_tuning), (encoder, cfg.encoder_norm_tuning, cfg.encoder_bias_tuning)):
+            if model is not None and norms:
+                tune_norms(model)
+            if model is not None and biases:
+                tune_biases(model)
+        if cfg.connector == 'c_attn':
+            for i, cross in zip(adapter.targets, adapter.cross_attentions):
+                self.decoder.layers[i].register_forward_pre_hook(lambda layer, args, cross=cross: (cross(args[0]), *args[1:]))
+        if cfg.bottleneck != 'none':
+            for bottleneck, layer in zip(adapter.bottlenecks, self.decoder.layers):
+                bottleneck.attach(*block_ends(layer, cfg.bottleneck_at))
+        self.unplaced_prompt = llm.config.model_type == 'opt' and not cfg.prompt_positions
         if self.unplaced_prompt:
             self.decoder.embed_positions.register_forward_hook(no_embedding_below_zero, with_kwargs=True)
         self.train(False)
@@ -138,7 +146,11 @@ class PALM(nn.Module):
         attentions = [layer.self_attn for layer in self.decoder.layers]
         for attention in attentions:
             attention.prefix = None                             # frees the last batch's, and none is read while computing this one
-        if sources is not None:
+        if self.adapter.cfg.connector == 'c_attn':
+            tokens = self.adapter(sources) if sources is not None else {}
+            for i, cross in zip(self.adapter.targets, self.adapter.cross_attentions):
+                cross.see(tokens.get(i))
+        elif sources is not None:
             for attention, kv in zip(attentions, self.prefix(sources)):
                 attention.prefix = kv
 
@@ -224,6 +236,13 @@ def keys_values(layer, z, rotary):
     return k, v
 
 
+def block_ends(layer, block):
+    """The linear layers by which an 'attention' or 'mlp' block's input enters and its output leaves."""
+    if block == 'attention':
+        return layer.self_attn.q_proj, getattr(layer.self_attn, 'o_proj', None) or layer.self_attn.out_proj
+    return (layer.mlp.gate_proj, layer.mlp.down_proj) if hasattr(layer, 'mlp') else (layer.fc1, layer.fc2)
+
+
 def no_embedding_below_zero(module, args, kwargs, embedding):
     """Hook on OPT's learned positions: eP-ALM's prompt tokens, at position -1, have none."""
     return embedding.masked_fill((kwargs['position_ids'] < 0)[..., None], 0)
@@ -278,9 +297,9 @@ class Encoder(nn.Module):
             raise ValueError(f'source_layers={self.source_layers}: the layers of {self.name} differ in width, only its last can be read')
         return [self.vit.forward_features(pixels).permute(0, 2, 3, 1)], None
 
-    @torch.no_grad()
     def forward(self, pixels):
-        maps, cls = self.patches(pixels)
+        with torch.set_grad_enabled(torch.is_grad_enabled() and any(p.requires_grad for p in self.parameters())):   # only where tuned
+            maps, cls = self.patches(pixels)
         patches = [x.flatten(1, 2) for x in maps]
         return [torch.cat([x.mean(1, keepdim=True) if cls is None else cls[i], x], dim=1) for i, x in enumerate(patches)]
 
