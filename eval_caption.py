@@ -73,20 +73,20 @@ def pictures(rows, n=0):
 
 
 STYLE = """:root{color-scheme:light dark;--soft:light-dark(#6a6a70,#a2a2a8);--line:light-dark(#e2e0da,#36383c)}.see{color:light-dark(#24705c,#63c5a8)}
-.blind{color:light-dark(#ad6030,#dd9a63)}*{box-sizing:border-box;margin:0}.bars{margin-top:auto}.bar{display:flex;align-items:center}.wide{overflow-x:auto}
-body{max-width:1400px;margin:auto;padding:36px 24px;background:light-dark(#f5f4f0,#131416);font:15px/1.45 system-ui,sans-serif;overflow-wrap:anywhere}
-h1{font-size:27px}h2{font-size:18px;line-height:1.3}.soft,th,summary{color:var(--soft);font-size:13px;font-weight:400}pre{white-space:pre-wrap}
-table{margin:18px 0 10px;border-spacing:0}td,th{padding-left:22px;text-align:right;white-space:nowrap}td:nth-child(2){font-size:32px;font-weight:650}
-tr>:first-child{padding:0;text-align:left}nav{margin-top:16px}button{font:inherit;color:inherit;background:none;border:1px solid var(--line);
-border-radius:99px;padding:4px 14px;margin:0 6px 6px 0}main{display:grid;grid:auto/repeat(auto-fill,minmax(min(250px,100%),1fr));gap:16px;margin-top:12px}
-article{background:light-dark(#fff,#1e1f22);border:1px solid var(--line);border-radius:14px;overflow:hidden;padding:0 16px 14px;display:flex;flex-direction:column;
-gap:8px}figure{background:#fff;display:grid;place-items:center;height:230px;margin:0 -16px 4px}img{max-width:92%;max-height:206px}.bar b{width:38px;text-align:right;
-font-size:12px}.bar i{flex:1;height:5px;border-radius:3px;background:linear-gradient(currentColor 0 0) 0/var(--w) no-repeat var(--line)}"""
+.blind{color:light-dark(#ad6030,#dd9a63)}*{box-sizing:border-box;margin:0}.bars{margin-top:auto}.bar{display:flex;align-items:center}body{max-width:1400px;
+margin:auto;padding:36px 24px;background:light-dark(#f5f4f0,#131416);font:15px/1.45 system-ui,sans-serif;overflow-wrap:anywhere}h2{font-size:18px;
+line-height:1.3}.soft,th,summary{color:var(--soft);font-size:13px;font-weight:400}pre{white-space:pre-wrap}.wide{overflow-x:auto}table{margin:18px 0 10px}
+td,th{padding-left:22px;text-align:right;white-space:nowrap}td:nth-child(2){font-size:32px;font-weight:650}tr>:first-child{padding:0;text-align:left}
+button{font:inherit;color:inherit;background:none;border:1px solid var(--line);border-radius:99px;padding:4px 14px;margin:14px 6px 0 0}main{display:grid;
+grid:auto/repeat(auto-fill,minmax(250px,1fr));gap:16px;margin-top:18px}article{background:light-dark(#fff,#1e1f22);border:1px solid var(--line);
+border-radius:14px;overflow:hidden;padding:0 16px 14px;display:flex;flex-direction:column;gap:8px}figure{background:#fff;display:grid;place-items:center;
+height:230px;margin:0 -16px 4px}img{max-width:92%;max-height:206px}.bar b{width:38px;text-align:right;font-size:12px}.bar i{flex:1;height:5px;
+border-radius:3px;background:linear-gradient(currentColor 0 0) 0/var(--w) no-repeat var(--line)}"""
 SCRIPT = """const nav=document.querySelector('nav'),main=document.querySelector('main'),cards=[...main.children];nav.hidden=false;
-nav.onclick=e=>{const[key,sign]=e.target.value.split(' ');main.append(...cards.sort((a,b)=>sign*(a.dataset[key]-b.dataset[key])))}"""
+nav.onclick=e=>{const by=e.target.value;if(by)main.append(...[...cards].sort((a,b)=>by*(a.dataset.cider-b.dataset.cider)))}"""
 
 
-def card(i, row, full):
+def card(row, full):
     """One picture of the page, transparent parts on white. full: the CIDEr of a full bar."""
     from data import read_image
     image, jpeg = read_image(row['image']), io.BytesIO()
@@ -95,36 +95,34 @@ def card(i, row, full):
     bars = ''.join(f'<div class="bar {kind}"><i style="--w:{row[key] / full:.1%}"></i><b>{row[key]:.0f}</b></div>'
                    for kind, key in (('see', 'cider'), ('blind', 'blind_cider')) if key in row)
     blind = f'<p class="blind"><span class="soft">blind:</span> {escape(row["blind_caption"])}</p>' if 'blind_caption' in row else ''
-    return f"""<article data-order="{i}" data-cider="{row['cider']}" data-gain="{row['cider'] - row.get('blind_cider', 0):.1f}">
-<figure><img src="data:image/jpeg;base64,{base64.b64encode(jpeg.getvalue()).decode()}" alt="" title="{escape(str(row['id']))}"></figure>
-<h2>{escape(row['caption']) or '&mdash;'}</h2>{blind}
+    return f"""<article data-cider="{row['cider']}"><figure><img src="data:image/jpeg;base64,{base64.b64encode(jpeg.getvalue()).decode()}" alt=""></figure>
+<h2 title="{escape(str(row['id']))}">{escape(row['caption']) or '&mdash;'}</h2>{blind}
 <p class="soft">reference: {'<br>'.join(map(escape, row['references']))}</p><div class="bars">{bars}</div></article>"""
 
 
 def page(result):
     """What eval_SPLIT.json holds -> one self-contained page of html."""
-    rows, scores, blind, knobs = result['rows'], result['scores'], result.get('blind_scores'), result['trained_with'] | result['knobs']
+    rows, scores, blind, knobs, run = result['rows'], result['scores'], result.get('blind_scores'), result['knobs'], result['trained_with']
     table = ''.join(f'<tr class="{kind}"><td>{name}<td>' + '<td>'.join(f'{v:.1f}' for v in side.values()) for kind, name, side in (
         ('see', 'with the picture', scores), ('blind', 'blind: the same LLM without it', blind)) if side)
     table += f'<tr><td>ratio<td>{scores["CIDEr"] / blind["CIDEr"]:.1f}&times;' if blind and blind['CIDEr'] else ''
-    k, full = {name: escape(str(value)) for name, value in knobs.items()}, max(100, *(max(r['cider'], r.get('blind_cider', 0)) for r in rows))
-    return f"""<!doctype html><html lang="en"><meta charset="utf-8"><meta name="viewport" content="width=device-width"><title>Captions: {k['dataset']}</title>
+    title, llm, encoder, connector = map(escape, (f'{run["dataset"]}, {knobs["split"]} split', run['llm'], str(run['encoder']), run['connector']))
+    full = max(100, *(max(r['cider'], r.get('blind_cider', 0)) for r in rows))
+    return f"""<!doctype html><html lang="en"><meta charset="utf-8"><meta name="viewport" content="width=device-width"><title>{title}</title>
 <meta http-equiv="Content-Security-Policy" content="default-src 'none';img-src data:;style-src 'unsafe-inline';script-src 'unsafe-inline'">
-<style>{STYLE}</style><header><p class="soft">nanoPALM captions</p><h1>{k['dataset']}, {k['split']} split</h1><p>{len(rows)} pictures, described by
-{k['llm']} looking through {k['encoder']}, both frozen; only the {k['connector']} adapter between them is trained.</p>
-<div class="wide"><table><tr><th><th>{'<th>'.join(scores)}{table}</table></div>
-<p class="soft">Scores x 100. Bars: CIDEr of the one picture, full at {full:.0f}. Tokenizer: {result['tokenizer']}.</p>
-<details><summary>Settings</summary><pre>{chr(10).join(f'{name} = {value}' for name, value in k.items())}</pre></details>
-<nav hidden><button value="order 1">in order</button><button value="cider -1">best first</button><button value="cider 1">worst first</button>{
-'<button value="gain -1">most gained by seeing</button>' if blind else ''}</nav></header>
-<main>{''.join(card(i, row, full) for i, row in enumerate(rows[::-(-len(rows) // knobs['page_rows'])]))}</main><script>{SCRIPT}</script></html>"""
+<style>{STYLE}</style><header><p class="soft">nanoPALM captions</p><h1>{title}</h1><p>{len(rows)} pictures, described by {llm} looking through
+{encoder}, both frozen; only the {connector} adapter between them is trained.</p><div class="wide"><table><tr><th><th>{'<th>'.join(scores)}{table}</table></div>
+<p class="soft">Scores x 100. Bars: CIDEr of the one picture, full at {full:.0f}. Tokenizer: {escape(result['tokenizer'])}.</p>
+<details><summary>Settings</summary><pre>{escape(json.dumps({'evaluated': knobs, 'trained': run}, indent=1))}</pre></details>
+<nav hidden><button value="0">in order</button><button value="-1">best first</button><button value="1">worst first</button></nav></header>
+<main>{''.join(card(row, full) for row in rows[::-(-len(rows) // knobs['page_rows'])])}</main><script>{SCRIPT}</script></html>"""
 
 
 def main(config):
     from data import load_rows
     from model import load_checkpoint, write_atomically
     from sample import generate_rows
-    generation, result = dict(num_beams=num_beams, max_new_tokens=max_new_tokens), dict(tokenizer='PTB-like, eval_caption.tokenize', knobs=config)
+    result = dict(tokenizer='PTB-like, pure Python (eval_caption.tokenize)', knobs=config)
     for side, folder in (('', out_dir), *[('blind_', blind_dir)] * bool(blind_dir)):
         model, tokenizer, trained_with = load_checkpoint(folder, which, device)
         if not side:
@@ -132,11 +130,12 @@ def main(config):
             result |= dict(trained_with=trained_with, rows=[dict(id=r['id'], image=r['image'], references=r['caption']) for r in rows])
         elif trained_with['encoder'] or trained_with['llm'] != result['trained_with']['llm']:
             sys.exit(f'{folder}: a blind run has encoder=None and the same llm, this one {trained_with["encoder"]!r} and {trained_with["llm"]!r}')
-        captions = generate_rows(model, tokenizer, trained_with, rows[:1] if side else rows, batch_size, **generation)
-        captions *= len(rows) // len(captions)                  # blind: the same for every picture
+        captions = generate_rows(model, tokenizer, trained_with, rows[:1] if side else rows, batch_size, num_beams=num_beams,
+                                 max_new_tokens=max_new_tokens) * (len(rows) if side else 1)    # blind: the same for every picture
         result[side + 'scores'], ciders = score_captions([r['caption'] for r in rows], captions)
         for row, caption, cider in zip(result['rows'], captions, ciders):
             row |= {side + 'caption': caption, side + 'cider': cider}
+        del model                                               # makes room for the other
     for name, score in result['scores'].items():
         print(f'{name:8}{score:8.2f}' + (f'   blind {result["blind_scores"][name]:8.2f}' if blind_dir else ''))
     for ending, text in dict(json=json.dumps(result, indent=1, ensure_ascii=False), html=page(result)).items():

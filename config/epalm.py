@@ -1,0 +1,11 @@
+# eP-ALM as DePALM runs it with LLaMA: CLS of the last 6 blocks into 6 inner layers.
+#   python train.py config/coco.py config/epalm.py
+# The paper (DePALM, Table 1), to be run on GPUs: COCO 115.34, COCO 1% 64.65, VQAv2 59.34, AudioCaps 38.13, MSR-VTT 38.83.
+connector = 'linear'
+source_tokens = 'cls'
+activation = 'none'
+source_layers = 6
+n_targets, last_target, keep_to_end = 6, -4, False
+token_norm = token_bias = True
+n_prompt = 10
+learning_rate = 1e-3
