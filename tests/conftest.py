@@ -5,6 +5,7 @@ runs a script of the repository in a process of its own.
 import json
 import multiprocessing
 import os
+import resource
 import runpy
 import signal
 import sys
@@ -50,7 +51,7 @@ def encoder(tmp_path_factory):
     folder = tmp_path_factory.mktemp('encoder')
     sizes = dict(img_size=32, patch_size=8, embed_dim=48, depth=2, num_heads=2, num_classes=0)
     torch.manual_seed(0)
-    timm.models.save_for_hf(timm.create_model('vit_tiny_patch16_224', **sizes), folder, model_args=sizes)
+    timm.models.save_for_hf(timm.create_model('vit_tiny_patch16_224', **sizes), folder, model_args=sizes, safe_serialization=True)
     return folder
 
 
@@ -96,19 +97,22 @@ SERVER = multiprocessing.get_context('forkserver')          # imports once what 
 SERVER.set_forkserver_preload(['model', 'data', 'transformers.models.llama.modeling_llama', 'matplotlib.pyplot'])
 
 
-def start(output, script, *args):
-    """`python script args` in a process; its stdout and stderr go into the file `output`."""
-    process = SERVER.Process(target=in_process, args=(str(output), script, *map(str, args)))
+def start(folder, script, *args, largest_file=None):
+    """`python script args` in a process; its stdout and stderr go into `out` and `err` in the folder. largest_file: bytes; a write
+    beyond fails as on a full disk."""
+    process = SERVER.Process(target=in_process, args=(str(folder), largest_file, multiprocessing.get_start_method(), script, *map(str, args)))
     process.start()
     return process
 
 
-def in_process(output, script, *args):
-    file = os.open(output, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
-    os.dup2(file, 1)
-    os.dup2(file, 2)
+def in_process(folder, largest_file, start_method, script, *args):
+    for number, name in (1, 'out'), (2, 'err'):
+        os.dup2(os.open(os.path.join(folder, name), os.O_WRONLY | os.O_CREAT | os.O_TRUNC), number)
+    if largest_file:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (largest_file, largest_file))
     os.setsid()
     signal.signal(signal.SIGINT, signal.default_int_handler)        # a test that runs in the background inherits none
+    multiprocessing.set_start_method(start_method, force=True)      # of data loading workers, as in a process started by hand
     os.chdir(ROOT)
     sys.argv = [script, *args]
     runpy.run_path(script, run_name='__main__')
@@ -116,17 +120,16 @@ def in_process(output, script, *args):
 
 @pytest.fixture
 def run(tmp_path):
-    """run(script, *args) -> what it printed. fails=True: it must end with an error told in words."""
-    def run(script, *args, fails=False):
-        output = tmp_path / 'output.txt'
-        process = start(output, script, *args)
+    """run(script, *args) -> its stdout. fails=True: it must end with an error told in words, which is returned."""
+    def run(script, *args, fails=False, **options):
+        process = start(tmp_path, script, *args, **options)
         process.join(120)
-        text = output.read_text()
+        out, err = ((tmp_path / name).read_text() for name in ('out', 'err'))
         if process.is_alive():
             process.kill()
-            pytest.fail(f'{script} did not end: {text}')
-        assert 'Traceback' not in text and (process.exitcode != 0) == fails, text
-        return text
+            pytest.fail(f'{script} did not end: {out}{err}')
+        assert 'Traceback' not in err and process.exitcode == fails, out + err
+        return err.rpartition('\r')[2] if fails else out
     return run
 
 

@@ -92,7 +92,8 @@ def naive_logits(palm, features, input_ids, attention_mask=None):
 def naive_loss(palm, features, input_ids, labels, attention_mask=None, label_smoothing=0.0):
     """Mean cross entropy over the labels (B*G, T) that are not -100; position t predicts token t+1."""
     logits = naive_logits(palm, features, input_ids, attention_mask)
-    return F.cross_entropy(logits[:, :-1].flatten(0, 1).float(), labels[:, 1:].flatten(), ignore_index=-100, label_smoothing=label_smoothing)
+    logits, targets = logits[:, :-1].flatten(0, 1), labels[:, 1:].flatten()
+    return F.cross_entropy(logits.float(), targets, ignore_index=-100, label_smoothing=label_smoothing)
 
 
 @torch.no_grad()

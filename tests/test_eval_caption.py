@@ -1,0 +1,178 @@
+"""
+eval_caption.py: its tokenizer, its scores, its page, and the script from end to end. `pytest tests/test_eval_caption.py`
+"""
+import json
+import re
+import sys
+from html.parser import HTMLParser
+
+import pytest
+from pycocoevalcap.bleu.bleu import Bleu
+from pycocoevalcap.cider.cider import Cider
+from pycocoevalcap.rouge.rouge import Rouge
+
+from conftest import flags
+from eval_caption import page, pictures as by_picture, score_captions, tokenize
+
+TINY = dict(device='cpu', dtype='float32', adapter_dim=32, mapper_heads=4, n_queries=4, batch_size=8, max_iters=1, num_workers=0)
+REFERENCES = [['A brown dog runs on the beach.', 'A dog is running.'], ['Two cats sit on a red couch.'], ['A man rides a big wave.', 'A surfer.']]
+
+
+# ---- tokens: what Stanford's PTBTokenizer 3.4.1, as pycocoevalcap calls it, gave for the left ---------------------------
+
+@pytest.mark.parametrize('text, tokens', [
+    ('A cat.', 'a cat'),
+    ('  Two\tdogs,  one ball ;  no cat:  ', 'two dogs one ball no cat'),
+    ("A man's dog doesn't bark.", "a man 's dog does n't bark"),
+    ("they're here, I've seen, she'll, he'd, I'm, can't, cannot, won't", "they 're here i 've seen she 'll he 'd i 'm ca n't can not wo n't"),
+    ("the dogs' bowl at 3 o'clock, in the '90s", "the dogs bowl at 3 o'clock in the '90s"),
+    ("gonna wanna gotta gimme lemme 'tis", "gon na wan na got ta gim me lem me 't is"),
+    ('A black-and-white cat -- sitting - on a t-shirt', 'a black-and-white cat sitting on a t-shirt'),
+    ('dash\u2013en dash\u2014em a \u2013 b', 'dash en dash em a b'),
+    ('"Quoted" \'single\' \u201ccurly\u201d \u2018both\u2019 `back`', 'quoted single curly both back'),
+    ('a sign, "another \'nested\' one."', 'a sign another nested one'),
+    ('a bus (red) [left]', 'a bus -lrb- red -rrb- -lsb- left -rsb-'),
+    ('1,000 3.5 $5 5% 10:30 1/2 2nd 3-year-old .5', '1,000 3.5 $ 5 5 % 10:30 1/2 2nd 3-year-old .5'),
+    ('Mr. Smith at 5 p.m. on Main St.', 'mr. smith at 5 p.m. on main st.'),
+    ('He lives in the U.S.', 'he lives in the u.s.'),
+    ('a boat/ship, B&W, mustard & ketchup #5', 'a boat/ship b&w mustard & ketchup # 5'),
+    ('what?! yes? dots... two.. ellipsis\u2026', 'what ?! yes dots two ellipsis'),
+    ('caf\u00e9 na\u00efve \u00dcbung \u732b', 'caf\u00e9 na\u00efve \u00fcbung \u732b'),
+    ('cafe\u0301', 'caf\u00e9'),
+    ('\u00a35 \u20ac10 5\u00a2 \u00bd'[:6], '# 5 $ 10'[:9].strip()),
+    ('... - "', ''),
+    ('', ''),
+])
+def test_tokens(text, tokens):
+    assert tokenize(text) == tokens
+
+
+def test_curly_apostrophes_are_straight_ones():
+    """Where it is not Stanford's: there don\u2019t and don't are the same, but o\u2019clock and o'clock are not."""
+    text = "it's 3 o'clock, don't"
+    assert tokenize(text.replace("'", '\u2019')) == tokenize(text)
+
+
+# ---- scores ---------------------------------------------------------------------------------------------------------
+
+def test_identical_captions_have_the_highest_scores():
+    texts = [r[0] for r in REFERENCES]
+    scores, ciders = score_captions([[t] for t in texts], [t.upper().replace('.', ' !') for t in texts])
+    assert list(scores) == ['CIDEr', 'BLEU-1', 'BLEU-2', 'BLEU-3', 'BLEU-4', 'ROUGE-L']
+    assert scores.pop('CIDEr') == 1000 and ciders == [1000] * 3 and set(scores.values()) == {100}
+
+
+@pytest.mark.parametrize('said', ['purple elephants', '', '...', 'zebra zebra zebra zebra zebra'])
+def test_captions_without_a_common_word_score_zero(said):
+    scores, ciders = score_captions(REFERENCES, [said] * 3)
+    assert set(scores.values()) == {0} and ciders == [0, 0, 0]
+
+
+def test_scores_are_pycocoevalcaps_own(capsys):
+    said = ['A dog runs on a beach!', 'Two dogs sit, on a "red" couch.', "It isn't a wave."]
+    scores, ciders = score_captions(REFERENCES, said)
+    assert capsys.readouterr().out == ''
+    refs = {0: ['a brown dog runs on the beach', 'a dog is running'], 1: ['two cats sit on a red couch'], 2: ['a man rides a big wave', 'a surfer']}
+    hyps = {0: ['a dog runs on a beach'], 1: ['two dogs sit on a red couch'], 2: ["it is n't a wave"]}
+    cider, each = Cider().compute_score(refs, hyps)
+    expected = [cider, *Bleu(4).compute_score(refs, hyps, verbose=0)[0], Rouge().compute_score(refs, hyps)[0]]
+    assert list(scores.values()) == pytest.approx([100 * e for e in expected], abs=0.006)
+    assert ciders == pytest.approx(100 * each, abs=0.06) and 0 < ciders[2] < ciders[0] < 1000
+
+
+def test_rows_of_one_picture_are_one_row():
+    rows = [dict(image=i, caption=[c], id=n) for n, (i, c) in enumerate([('a', 'x'), ('b', 'y'), ('a', 'z'), ('c', 'w'), ('d', 'v')])]
+    assert [(r['image'], r['caption']) for r in by_picture(rows)] == [('a', ['x', 'z']), ('b', ['y']), ('c', ['w']), ('d', ['v'])]
+    assert [r['image'] for r in by_picture(rows, 2)] == ['a', 'c'] and len(by_picture(rows, 9)) == 4
+
+
+@pytest.mark.parametrize('captions', [[], ['...'], ['', ' ']])
+def test_a_row_without_references_is_named(captions):
+    with pytest.raises(SystemExit, match=r"row 7 \(b.png\) has no reference caption"):
+        by_picture([dict(image='a.png', caption=['A cat.'], id=6), dict(image='b.png', caption=captions, id=7)])
+
+
+def test_an_empty_split_is_an_error(monkeypatch):
+    with pytest.raises(SystemExit, match="'test' is empty"):
+        by_picture([])
+
+
+# ---- the page -------------------------------------------------------------------------------------------------------
+
+class Parsed(HTMLParser):
+    """Every tag with its attributes, and all text outside of style and script."""
+
+    def __init__(self, html):
+        super().__init__()
+        self.tags, self.text = [], ''
+        self.feed(html)
+
+    def handle_starttag(self, tag, attributes):
+        self.tags.append((tag, dict(attributes)))
+
+    def handle_data(self, data):
+        if self.tags[-1][0] not in ('style', 'script'):
+            self.text += data
+
+
+EVIL = '<script>alert("1")</script> & \'"><img src=http://x.example/y onerror=z>'
+
+
+def result(pictures, blind=True):
+    said = [EVIL, '', 'A red circle.', 'A \u732b.']
+    rows = [dict(id=EVIL, image=str(pictures / f'images/{i}.png'), references=['A red circle.', EVIL], caption=c, cider=10.0 * i)
+            | (dict(blind_caption=EVIL, blind_cider=5.0) if blind else {}) for i, c in enumerate(said)]
+    scores = {'CIDEr': 80.0, 'BLEU-1': 50.0}
+    return dict(scores=scores, tokenizer=EVIL, rows=rows, knobs=dict(split='test', page_rows=1000, out_dir=EVIL),
+                trained_with=dict(dataset=EVIL, llm=EVIL, encoder=EVIL, connector='linear', note=EVIL)) | (dict(blind_scores=scores | {'CIDEr': 20.0}) if blind else {})
+
+
+@pytest.mark.parametrize('blind', [True, False])
+def test_page_is_self_contained_and_escapes(pictures, blind):
+    html = page(result(pictures, blind))
+    seen = Parsed(html)
+    assert [t for t, _ in seen.tags].count('article') == [t for t, _ in seen.tags].count('img') == 4
+    assert [t for t, _ in seen.tags].count('script') == 1 and not any(k.startswith('on') for _, a in seen.tags for k in a)
+    assert all(a['src'].startswith('data:image/jpeg;base64,') for _, a in seen.tags if 'src' in a)
+    assert not any(k in a for _, a in seen.tags for k in ('href', 'action', 'srcset')) and 'url(' not in html and '@import' not in html
+    assert seen.text.count(EVIL) >= 4 + 1 + 4 * blind           # references, a caption, the blind caption of every card
+    assert '80.0' in seen.text and ('4.0\u00d7' in seen.text) == blind and ('blind' in seen.text) == blind
+    json.dumps(result(pictures))
+
+
+def test_page_shows_so_many_rows(pictures):
+    r = result(pictures)
+    r['knobs']['page_rows'] = 2
+    assert page(r).count('<article') == 2 and '4 pictures' in page(r)
+
+
+def test_blind_score_of_zero_has_no_ratio(pictures):
+    r = result(pictures)
+    r['blind_scores']['CIDEr'] = 0.0
+    assert '\u00d7' not in Parsed(page(r)).text
+
+
+# ---- the script -----------------------------------------------------------------------------------------------------
+
+def test_script(run, llm, encoder, pictures, tmp_path):
+    see, blind, knobs = tmp_path / 'see', tmp_path / 'blind', TINY | dict(llm=llm, dataset=pictures, cache_dir=tmp_path / 'cache')
+    run('train.py', *flags(**knobs, encoder=encoder, out_dir=see))
+    run('train.py', *flags(**knobs, encoder=None, out_dir=blind))
+    evaluate = dict(out_dir=see, blind_dir=blind, device='cpu', max_new_tokens=6, batch_size=3)
+    out = run('eval_caption.py', *flags(**evaluate))
+    r = json.loads((see / 'eval_test.json').read_text())
+    assert len(r['rows']) == 4 and all(len(row['references']) == 2 for row in r['rows'])
+    for side in '', 'blind_':
+        scores, ciders = score_captions([row['references'] for row in r['rows']], [row[side + 'caption'] for row in r['rows']])
+        assert r[side + 'scores'] == scores and [row[side + 'cider'] for row in r['rows']] == ciders
+        assert f"{scores['ROUGE-L']:.2f}" in out
+    assert len({row['blind_caption'] for row in r['rows']}) == 1
+    assert r['knobs']['num_beams'] == 3 and r['trained_with']['llm'] == str(llm) and 'PTB' in r['tokenizer']
+    assert set(r['knobs']) == {'out_dir', 'which', 'blind_dir', 'split', 'max_rows', 'page_rows', 'num_beams', 'max_new_tokens', 'batch_size', 'device'}
+    assert 'PTB' in (see / 'eval_test.html').read_text() and sorted(p.name for p in see.glob('eval_*')) == ['eval_test.html', 'eval_test.json']
+
+    run('eval_caption.py', *flags(**evaluate | dict(blind_dir='', split='val', max_rows=2, num_beams=1)))
+    r = json.loads((see / 'eval_val.json').read_text())
+    assert len(r['rows']) == 2 and 'blind_scores' not in r
+    assert 'a blind run has encoder=None' in run('eval_caption.py', *flags(**evaluate | dict(blind_dir=see)), fails=True)
+    assert 'no such checkpoint' in run('eval_caption.py', *flags(**evaluate | dict(out_dir=tmp_path / 'nothing')), fails=True)
