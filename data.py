@@ -36,6 +36,8 @@ class BadData(Exception):
 def load_rows(config, split):
     """The rows of a split, `config['train_rows']` applied to 'train': a fraction (<= 1) or a number of rows, seeded."""
     dataset, path = config['dataset'], Path(config['dataset'])
+    if split not in ('train', 'val', 'test'):
+        raise BadData(f"split={split!r} is none of 'train', 'val', 'test'")
     if dataset == 'coco':
         rows = coco_karpathy(Path(config['data_dir']), split, config['restval'])
     elif path.is_dir():

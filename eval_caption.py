@@ -36,7 +36,7 @@ STRAIGHT = str.maketrans({'’': "'", '‘': "'", '“': '"', '”': '"', '–':
 BRACKETS = {'(': '-lrb-', ')': '-rrb-', '[': '-lsb-', ']': '-rsb-', '{': '-lcb-', '}': '-rcb-'}
 PUNCTUATION = set('\'"`.,:;?!-')    # dropped where it is a token of its own; like COCO's list without the brackets
 TOKENS = re.compile(r"""
-    \b(?:can(?=not\b)|(?:gon|wan)(?=na\b)|got(?=ta\b)|[gl][ie]m(?=me\b)|'t(?=is\b|was\b))               # can not, gon na
+    \b(?:can(?=not\b)|(?:gon|wan)(?=na\b)|got(?=ta\b)|[gl][ie]m(?=me\b)) | 't(?=(?:is|was)\b)           # can not, gon na, 't is
   | [a-z]+(?=n't\b) | n't\b | '(?:[smd]|re|ve|ll|em|til|n'|\d\ds?)(?!\w)                                # do n't, dog 's, the '90s
   | \b(?:[a-z]\.){2,} | \b[a-z]\.(?=\s*\S)(?!\w)                                                        # the u.s., john f. kennedy
   | \b(?:mr|mrs|ms|dr|prof|gen|sgt|st|ave|blvd|rd|mt|ft|jr|sr|vs|etc|inc|co|corp|ltd|dept|no(?=\.\s?\d))\.

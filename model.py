@@ -263,7 +263,7 @@ class Encoder(nn.Module):
     """Any image model of timm (ViT, EVA, CNN), frozen. pixels (B, 3, H, W) -> the last n hidden states, each (B, 1+N, D).
 
     The CLS token is first, or the mean of the patches where there is none. The final norm is applied to every hidden state but
-    EVA-CLIP's. name: a key of ENCODERS, a timm name, or a folder in timm's format (config.json, model.safetensors).
+    EVA-CLIP's; a CNN has none, and a LayerNorm without parameters takes its place (its features are positive and sparse). name: a key of ENCODERS, a timm name, or a folder in timm's format (config.json, model.safetensors).
     """
 
     def __init__(self, name, source_layers=1, image_size=0, pretrained=True):
@@ -295,7 +295,7 @@ class Encoder(nn.Module):
             return [x.permute(0, 2, 3, 1) for x in out], None
         if self.source_layers > 1:
             raise ValueError(f'source_layers={self.source_layers}: the layers of {self.name} differ in width, only its last can be read')
-        return [self.vit.forward_features(pixels).permute(0, 2, 3, 1)], None
+        return [F.layer_norm(x := self.vit.forward_features(pixels).permute(0, 2, 3, 1), x.shape[-1:])], None
 
     def forward(self, pixels):
         with torch.set_grad_enabled(torch.is_grad_enabled() and any(p.requires_grad for p in self.parameters())):   # only where tuned

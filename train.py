@@ -16,6 +16,7 @@ import os
 import sys
 import time
 from dataclasses import asdict
+from pathlib import Path
 
 import torch
 import torch.distributed as dist
@@ -269,7 +270,7 @@ def prepare_out_dir(config, is_main):
         sys.exit(f'{out_dir} holds a run: --init_from=resume continues it, another --out_dir leaves it alone, or remove it')
     if is_main:
         os.makedirs(out_dir, exist_ok=True)
-        write_atomically(f'{out_dir}/config.json', lambda path: open(path, 'w').write(json.dumps(config, indent=1)))
+        write_atomically(f'{out_dir}/config.json', lambda path: Path(path).write_text(json.dumps(config, indent=1)))
         if not resuming and os.path.exists(f'{out_dir}/metrics.jsonl'):
             os.remove(f'{out_dir}/metrics.jsonl')
         print('\n'.join(f'{k} = {v!r}' for k, v in config.items()))
@@ -289,8 +290,9 @@ def restore(config, model, optimizer, scaler, device):
     optimizer.load_state_dict(state['optimizer'])
     scaler.load_state_dict(state['scaler'])
     if int(os.environ.get('RANK', 0)) == 0 and os.path.exists(f'{out_dir}/metrics.jsonl'):
-        kept = [line for line in open(f'{out_dir}/metrics.jsonl') if line.endswith('\n') and json.loads(line)['iter'] <= state['step']]
-        write_atomically(f'{out_dir}/metrics.jsonl', lambda path: open(path, 'w').writelines(kept))
+        lines = Path(f'{out_dir}/metrics.jsonl').read_text().splitlines(keepends=True)
+        kept = [line for line in lines if line.endswith('\n') and json.loads(line)['iter'] <= state['step']]
+        write_atomically(f'{out_dir}/metrics.jsonl', lambda path: Path(path).write_text(''.join(kept)))
         print(f'resuming {out_dir} at step {state["step"]}')
     return state['step'], state['best'], state['window']
 
@@ -340,7 +342,7 @@ def draw_losses(folder):
     import matplotlib
     matplotlib.use('Agg')
     import matplotlib.pyplot as plt
-    entries = [json.loads(line) for line in open(f'{folder}/metrics.jsonl')]
+    entries = [json.loads(line) for line in Path(f'{folder}/metrics.jsonl').read_text().splitlines()]
     fig, ax = plt.subplots(figsize=(7, 4))
     for key, style in (('loss', '-'), ('val_loss', 'o-')):
         ax.plot([e['iter'] for e in entries if key in e], [e[key] for e in entries if key in e], style, label=key.replace('_', ' '))

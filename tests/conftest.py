@@ -98,7 +98,7 @@ SERVER.set_forkserver_preload(['model', 'data', 'transformers.models.llama.model
 
 
 def start(folder, script, *args, largest_file=None):
-    """`python script args` in a process; its stdout and stderr go into `out` and `err` in the folder. largest_file: bytes; a write
+    """`python script args` in a process; its stdout and stderr go into `stdout` and `stderr` in the folder. largest_file: bytes; a write
     beyond fails as on a full disk."""
     process = SERVER.Process(target=in_process, args=(str(folder), largest_file, multiprocessing.get_start_method(), script, *map(str, args)))
     process.start()
@@ -106,7 +106,7 @@ def start(folder, script, *args, largest_file=None):
 
 
 def in_process(folder, largest_file, start_method, script, *args):
-    for number, name in (1, 'out'), (2, 'err'):
+    for number, name in (1, 'stdout'), (2, 'stderr'):
         os.dup2(os.open(os.path.join(folder, name), os.O_WRONLY | os.O_CREAT | os.O_TRUNC), number)
     if largest_file:
         resource.setrlimit(resource.RLIMIT_FSIZE, (largest_file, largest_file))
@@ -124,7 +124,7 @@ def run(tmp_path):
     def run(script, *args, fails=False, **options):
         process = start(tmp_path, script, *args, **options)
         process.join(120)
-        out, err = ((tmp_path / name).read_text() for name in ('out', 'err'))
+        out, err = ((tmp_path / name).read_text() for name in ('stdout', 'stderr'))
         if process.is_alive():
             process.kill()
             pytest.fail(f'{script} did not end: {out}{err}')

@@ -39,7 +39,7 @@ REFERENCES = [['A brown dog runs on the beach.', 'A dog is running.'], ['Two cat
     ('what?! yes? dots... two.. ellipsis\u2026', 'what ?! yes dots two ellipsis'),
     ('caf\u00e9 na\u00efve \u00dcbung \u732b', 'caf\u00e9 na\u00efve \u00fcbung \u732b'),
     ('cafe\u0301', 'caf\u00e9'),
-    ('\u00a35 \u20ac10 5\u00a2 \u00bd'[:6], '# 5 $ 10'[:9].strip()),
+    ('\u00a35 \u20ac10 \u00bd cup', '# 5 $ 10 1/2 cup'),
     ('... - "', ''),
     ('', ''),
 ])
@@ -92,7 +92,7 @@ def test_a_row_without_references_is_named(captions):
         by_picture([dict(image='a.png', caption=['A cat.'], id=6), dict(image='b.png', caption=captions, id=7)])
 
 
-def test_an_empty_split_is_an_error(monkeypatch):
+def test_an_empty_split_is_an_error():
     with pytest.raises(SystemExit, match="'test' is empty"):
         by_picture([])
 
@@ -175,4 +175,3 @@ def test_script(run, llm, encoder, pictures, tmp_path):
     r = json.loads((see / 'eval_val.json').read_text())
     assert len(r['rows']) == 2 and 'blind_scores' not in r
     assert 'a blind run has encoder=None' in run('eval_caption.py', *flags(**evaluate | dict(blind_dir=see)), fails=True)
-    assert 'no such checkpoint' in run('eval_caption.py', *flags(**evaluate | dict(out_dir=tmp_path / 'nothing')), fails=True)

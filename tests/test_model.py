@@ -89,7 +89,7 @@ def test_every_known_family_is_tested():
     assert {c.model_type for c in LLMS.values()} == set(LLM_FAMILIES)
 
 
-@pytest.mark.parametrize('n_prompt, G, padding', [(0, 1, None), (3, 3, None), (3, 3, 'right'), (0, 3, 'left')])
+@pytest.mark.parametrize('n_prompt, G, padding', [(0, 3, None), (3, 1, 'left'), (3, 3, 'right')])
 @every_pair
 def test_logits_loss_and_gradients_are_the_plain_ways(llm, mechanism, n_prompt, G, padding):
     palm = make(llm, mechanism, n_prompt=n_prompt, prompt_mlp=mechanism == 'epalm' and n_prompt > 0)
@@ -118,7 +118,7 @@ def test_logits_loss_and_gradients_are_the_plain_ways(llm, mechanism, n_prompt, 
 
 
 @greedy_or_beams
-@pytest.mark.parametrize('llm, G', [('llama', 1), ('llama', 2), ('qwen3', 2), ('opt', 2), ('opt_postnorm', 2)])
+@pytest.mark.parametrize('llm, G', [('llama', 1), ('llama', 2), ('opt', 2), ('opt_postnorm', 2)])
 @flowing_or_fresh
 def test_generates_what_the_plain_way_does(llm, mechanism, G, num_beams):
     palm = make(llm, mechanism)
@@ -134,8 +134,7 @@ def test_generates_what_the_plain_way_does(llm, mechanism, G, num_beams):
 
 
 @greedy_or_beams
-@pytest.mark.parametrize('cache', ['dynamic', 'static'])
-@pytest.mark.parametrize('llm', ['llama', 'mistral', 'opt'])
+@pytest.mark.parametrize('llm, cache', [('llama', 'dynamic'), ('mistral', 'static'), ('opt', 'dynamic'), ('opt', 'static')])
 @pytest.mark.parametrize('mechanism', ['limber_all', 'qp_inner', 'c_attn'])
 def test_prompts_of_different_length_generate_as_alone(llm, mechanism, num_beams, cache):
     """A left-padded batch, two texts of each of two inputs: every row is what it is on its own."""

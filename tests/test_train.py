@@ -23,6 +23,7 @@ from model import load_checkpoint
 
 TINY = dict(device='cpu', dtype='float32', adapter_dim=32, mapper_heads=4, n_queries=4, batch_size=8, max_iters=4, eval_interval=2, log_interval=3,
             n_samples=1, num_workers=0, learning_rate=1e-2)
+TRAINED = dict(connector='linear', learning_rate=2e-2, max_iters=40, eval_interval=20, log_interval=10, n_samples=2, cache_dir='data/cache')
 
 
 @pytest.fixture
@@ -57,7 +58,7 @@ def contents(*folders):
 def trained(llm, encoder, pictures, tmp_path_factory):
     """(out_dir, what was printed) of a run started by the command of the README."""
     out, before = tmp_path_factory.mktemp('trained') / 'out', contents(llm, encoder, pictures)
-    knobs = TINY | dict(llm=llm, encoder=encoder, dataset=pictures, out_dir=out, max_iters=40, eval_interval=20, log_interval=10, n_samples=2, epochs=3)
+    knobs = TINY | TRAINED | dict(llm=llm, encoder=encoder, dataset=pictures, out_dir=out)
     text = subprocess.run([sys.executable, 'train.py', *flags(**knobs)], cwd=ROOT, check=True, capture_output=True, text=True).stdout
     assert contents(llm, encoder, pictures) == before           # what is frozen was only read
     return out, text
@@ -107,7 +108,7 @@ def test_the_best_checkpoint_has_the_loss_that_was_logged(trained):
 
 def test_the_same_seed_is_the_same_run(train, knobs, tmp_path):
     for name, seed in (('a', 0), ('b', 0), ('c', 1)):
-        train(out_dir=tmp_path / name, seed=seed, mapper_dropout=0.3)
+        train(out_dir=tmp_path / name, seed=seed, mapper_dropout=0.3, max_iters=2)
     a, b, c = (checkpoint(tmp_path / name)[0] for name in 'abc')
     assert all(a[k].equal(b[k]) for k in a) and not any(a[k].equal(c[k]) for k in a if 'norm' not in k)
 
@@ -121,7 +122,7 @@ def test_blind(train, knobs, run, pictures):
 
 
 def test_start_from_another_run(trained, train, knobs):
-    train(init_from=trained[0], max_iters=1)
+    train(init_from=trained[0], connector='linear', max_iters=1)
     best = checkpoint(trained[0], 'best')[1]['facts']['val_loss']
     assert metrics(knobs['out_dir'], 'val_loss')[0] == (0, pytest.approx(best, abs=1e-6))
 
@@ -169,7 +170,7 @@ def kill_and_resume(out, args, kills, folder):
         steps += [step()] * (process.exitcode == -signal.SIGKILL)
     process = start(folder, 'train.py', *args, '--init_from=auto')
     process.join(120)
-    assert process.exitcode == 0, (folder / 'err').read_text()
+    assert process.exitcode == 0, (folder / 'stderr').read_text()
     return steps
 
 
@@ -191,21 +192,22 @@ def test_killed_and_resumed_is_undisturbed(run, knobs, tmp_path, variant):
 
 
 def test_a_finished_run_stays_as_it_is_and_can_be_prolonged(train, knobs):
-    train()
+    train(learning_rate=1e-9, mapper_dropout=0.0)
     tensors = [p for p in sorted(knobs['out_dir'].iterdir()) if p.suffix in ('.safetensors', '.pt', '.jsonl')]
     before = [p.read_bytes() for p in tensors]
-    train(init_from='resume')
+    train(init_from='resume', learning_rate=1e-9, mapper_dropout=0.0)
     assert [p.read_bytes() for p in tensors] == before
-    train(init_from='resume', max_iters=6)
+    train(init_from='resume', learning_rate=1e-9, mapper_dropout=0.0, max_iters=6)
+    loss = metrics(knobs['out_dir'], 'loss')
+    assert [i for i, _ in loss] == [3, 4, 6] and max(v for _, v in loss) < 1.1 * min(v for _, v in loss)       # nothing was learnt
     assert metrics(knobs['out_dir'], 'val_loss')[-1][0] == 6 and json.load(open(knobs['out_dir'] / 'config.json'))['max_iters'] == 6
 
 
-@pytest.mark.parametrize('changed', [dict(init_from='scratch'), dict(init_from='resume', learning_rate=1e-3, n_queries=5), dict(init_from='auto', seed=1)])
-def test_a_run_that_is_there_is_kept(trained, train, llm, encoder, pictures, tmp_path, changed):
+@pytest.mark.parametrize('changed', [dict(init_from='scratch'), dict(init_from='resume', warmup=0.5, beta2=0.95), dict(init_from='auto', seed=1)])
+def test_a_run_that_is_there_is_kept(trained, train, tmp_path, changed):
     out = shutil.copytree(trained[0], tmp_path / 'copy')
     before = contents(out)
-    same = dict(max_iters=40, eval_interval=20, log_interval=10, n_samples=2, epochs=3, cache_dir='data/cache')
-    message = train(fails=True, out_dir=out, **same | changed)
+    message = train(fails=True, out_dir=out, **TRAINED | changed)
     assert 'holds a run' in message if len(changed) == 1 else all(f'{k}=' in message for k in changed if k != 'init_from')
     assert 'adapter_dim' not in message
     assert contents(out) == before
@@ -232,7 +234,7 @@ def test_ctrl_c(knobs, tmp_path):
         time.sleep(0.05)
     os.killpg(process.pid, signal.SIGINT)                       # as a terminal does, the workers too
     process.join(60)
-    message = (tmp_path / 'err').read_text()
+    message = (tmp_path / 'stderr').read_text()
     assert process.exitcode == 1 and 'Traceback' not in message and '--init_from=resume' in message
 
 
@@ -269,9 +271,22 @@ def test_two_processes_are_one(run, knobs, tmp_path):
     (dict(eval_interval=0), 'eval_interval'), (dict(eval_rows=0), 'eval_rows'), (dict(max_text_tokens=0), 'max_text_tokens'),
     (dict(instruction='{question}'), 'instruction'), (dict(source_layers=9), 'source_layers'), (dict(source_layers=0), 'source_layers'),
     (dict(image_size=30), 'image_size'), (dict(cache_features=True, cache_views=0), 'cache_views'), (dict(init_from='nowhere'), 'nowhere'),
-    (dict(learning_rat=1), "did you mean 'learning_rate'?"), (dict(out_dir='/dev/null/out'), '/dev/null')], ids=str)
+    (dict(seed=-1), 'seed'), (dict(learning_rat=1), "did you mean 'learning_rate'?"), (dict(out_dir='/dev/null/out'), '/dev/null')], ids=str)
 def test_mistakes_are_named(train, wrong, words):
     assert words in train(fails=True, **wrong)
+
+
+def test_a_mistake_leaves_no_run_behind(train, knobs):
+    """Else the same command, put right, would be told that out_dir holds a run."""
+    train(fails=True, batch_size=17)
+    train(batch_size=16, max_iters=1)
+
+
+def test_a_resume_file_that_is_none(train, knobs):
+    train(max_iters=1)
+    path = knobs['out_dir'] / 'resume.pt'
+    path.write_bytes(path.read_bytes()[:1000])
+    assert str(path) in train(fails=True, max_iters=1, init_from='resume')
 
 
 def test_a_model_folder_with_a_file_missing(train, llm, encoder, tmp_path):
@@ -324,6 +339,13 @@ def test_small_things(train, knobs, pictures, tmp_path):
     assert len(metrics(tmp_path / 'b', 'samples')[0][1]) == 4
 
 
+def test_image_size(train, knobs):
+    """A ViT for 32 pixels, given 64."""
+    train(image_size=64, max_iters=1, connector='r_avgpool_tokens')
+    model, _, _ = load_checkpoint(knobs['out_dir'], 'best', 'cpu', 'float32')
+    assert model.encoder.grid == (8, 8)
+
+
 # ---- sample.py ------------------------------------------------------------------------------------------------------
 
 @pytest.fixture
@@ -335,17 +357,21 @@ def test_sample(sample, pictures, tmp_path):
     folder = tmp_path / 'ünï [1]*'
     shutil.copytree(pictures / 'images', folder / 'deep')
     (folder / 'notes.txt').write_text('no picture')
-    everything = dict(line.split(': ', 1) for line in sample(input=folder).splitlines())
-    assert len(everything) == 24 and all(everything.values()) and len(set(everything.values())) > 1
-    one = folder / 'deep/3.png'
-    assert sample(input=one) == f'{one}: {everything[str(one)]}\n'
-    some = sample(input=tmp_path / 'ünï*/**/?.png', batch_size=3).splitlines()
-    assert some == [f'{p}: {everything[p]}' for p in sorted(map(str, folder.glob('deep/?.png')))]
-    sample(input=one, output=tmp_path / 'captions.jsonl')
-    assert [json.loads(line) for line in open(tmp_path / 'captions.jsonl', encoding='utf-8')] == [dict(image=str(one), caption=everything[str(one)])]
+
+    def captions(input, **knobs):
+        assert sample(input=input, output=tmp_path / 'captions.jsonl', **knobs) == ''
+        rows = [json.loads(line) for line in (tmp_path / 'captions.jsonl').read_text(encoding='utf-8').strip('\n').split('\n')]
+        assert all(set(row) == {'image', 'caption'} for row in rows)
+        return {row['image']: row['caption'] for row in rows}
+    everything = captions(folder)
+    assert list(everything) == sorted(map(str, folder.glob('deep/*.png'))) and len(set(everything.values())) > 1
+    one = str(folder / 'deep/3.png')
+    assert sample(input=one) == f'{one}: {everything[one]}\n'
+    some = captions(tmp_path / 'ünï*/**/?.png', batch_size=3)
+    assert some == {image: everything[image] for image in sorted(map(str, folder.glob('deep/?.png')))}
 
 
-def test_sample_mistakes(sample, pictures, tmp_path):
+def test_sample_mistakes(sample, trained, pictures, tmp_path):
     for input in ('nowhere.jpg', 'nowhere/*.jpg', '', tmp_path):
         assert f"--input='{input}'" in sample(fails=True, input=input)
     path = broken(pictures, tmp_path, 5)
@@ -354,4 +380,6 @@ def test_sample_mistakes(sample, pictures, tmp_path):
     assert 'best.safetensors' in sample(fails=True, input=one, out_dir='nowhere')
     assert 'middle' in sample(fails=True, input=one, which='middle')
     assert str(tmp_path / 'no/such') in sample(fails=True, input=one, output=tmp_path / 'no/such/file')
-    assert 'num_beams' in sample(fails=True, input=one, num_beams=0)
+    assert str(tmp_path) in sample(fails=True, input=one, output=tmp_path)
+    (tmp_path / 'best.safetensors').write_bytes((trained[0] / 'best.safetensors').read_bytes()[:500])
+    assert str(tmp_path / 'best.safetensors') in sample(fails=True, input=one, out_dir=tmp_path)
