@@ -360,6 +360,21 @@ def tune_norms(model):
 
 # ---- the adapter ----------------------------------------------------------------------------------------------------
 
+def target_layers(cfg, n_layers):
+    """The layers of the LLM that tokens are given at, in ascending order."""
+    for knob in ('n_targets', 'target_stride'):
+        if getattr(cfg, knob) < 1:
+            raise ValueError(f'{knob}={getattr(cfg, knob)}: expected 1 or more')
+    if not -n_layers <= cfg.last_target < n_layers:
+        raise ValueError(f'last_target={cfg.last_target} is no layer of an LLM of {n_layers}')
+    last = cfg.last_target % n_layers
+    targets = [last - i * cfg.target_stride for i in reversed(range(cfg.n_targets))]
+    if targets[0] < 0:
+        raise ValueError(f'n_targets={cfg.n_targets} with target_stride={cfg.target_stride} and last_target={cfg.last_target} reach below '
+                         f'layer 0 of an LLM of {n_layers} layers: {targets}')
+    return targets
+
+
 class Adapter(nn.Module):
     """All that is trained: connectors, per-target norms and biases, prompt tokens.
 
@@ -371,11 +386,7 @@ class Adapter(nn.Module):
         super().__init__()
         self.cfg = cfg
         if d_in:
-            last = cfg.last_target % n_layers
-            self.targets = [last - i * cfg.target_stride for i in reversed(range(cfg.n_targets))]
-            if self.targets[0] < 0:
-                raise ValueError(f'n_targets={cfg.n_targets} with target_stride={cfg.target_stride} and last_target={cfg.last_target} '
-                                 f'reach below layer 0 of an LLM of {n_layers} layers: {self.targets}')
+            self.targets = target_layers(cfg, n_layers)
             if cfg.connector not in CONNECTORS:
                 raise ValueError(f'connector={cfg.connector!r} is none of: {", ".join(CONNECTORS)}')
             self.connectors = nn.ModuleList(CONNECTORS[cfg.connector](cfg, d_in, d_llm, grid) for _ in range(cfg.n_connectors))

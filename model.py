@@ -54,8 +54,8 @@ def prefix_attention(module, query, key, value, attention_mask, dropout=0.0, sca
     to_prefix = shared @ prefix_key.transpose(2, 3)                                         # (B, K, G*H/K*T, N)
     to_prefix = to_prefix.view(B, K, -1, H // K * T, N).transpose(1, 2).reshape(BG, H, T, N)
     to_text = (query @ key.transpose(2, 3)).view(BG, H, T, S)
-    if attention_mask is None and T > 1:                                                    # nothing padded: causal
-        attention_mask = torch.ones(T, S, dtype=torch.bool, device=query.device).tril(S - T)
+    if attention_mask is None and T > 1:                                                    # nothing padded nor cached: causal
+        attention_mask = torch.ones(T, S, dtype=torch.bool, device=query.device).tril()      # (a static cache: S > T, the rest is empty)
     if attention_mask is not None:
         to_text = to_text.masked_fill(~attention_mask[..., :S], torch.finfo(to_text.dtype).min)
     weights = torch.cat([to_prefix, to_text], dim=3).softmax(3, dtype=torch.float32).to(query.dtype)
@@ -96,6 +96,7 @@ class PALM(nn.Module):
         self.unplaced_prompt = llm.config.model_type == 'opt' and not cfg.prompt_positions
         if self.unplaced_prompt:
             self.decoder.embed_positions.register_forward_hook(no_embedding_below_zero, with_kwargs=True)
+        self.prefix_tokens = []
         self.train(False)
 
     @property
@@ -120,6 +121,7 @@ class PALM(nn.Module):
         given = self.adapter(sources)
         dtype = self.llm.dtype
         cache, z, prefix = DynamicCache(), None, []
+        self.prefix_tokens = []                                 # of each layer that has any: (B * N, do they flow on), for the FLOP count
         for i, layer in enumerate(decoder.layers):
             z = given[i].to(dtype) if i in given else z         # (B, N, D)
             if z is None:
@@ -127,6 +129,7 @@ class PALM(nn.Module):
                 continue
             rotary = self.rotary(z)
             flows_on = i + 1 < len(decoder.layers) and i + 1 not in given and (cfg.keep_to_end or i < max(given))
+            self.prefix_tokens.append((z.shape[0] * z.shape[1], flows_on))
             if flows_on:
                 mask = torch.ones(1, 1, z.shape[1], z.shape[1], dtype=torch.bool, device=z.device) if cfg.noncausal_prefix else None
                 z = layer(z, attention_mask=mask, position_embeddings=rotary, past_key_values=cache, use_cache=True)
@@ -206,12 +209,10 @@ class PALM(nn.Module):
     def training_flops(self, n_texts, n_tokens, n_labels):
         """Multiply-adds times 2 that one training step of (n_texts, n_tokens) must do with the frozen LLM's weights: forward and the
         gradient of its input, 4 per weight and token, with the prefix that the step set. Attention scores and the adapter not counted."""
-        layers = self.decoder.layers
+        layers, attention = self.decoder.layers, self.decoder.layers[0].self_attn
         size = sum(m.weight.numel() for m in layers[0].modules() if isinstance(m, nn.Linear))
-        key_value = sum(m.weight.numel() for m in (layers[0].self_attn.k_proj, layers[0].self_attn.v_proj))
-        prefixes = [layer.self_attn.prefix for layer in layers]
-        flows = [kv is not None and i + 1 < len(layers) and prefixes[i + 1] is not None and self.adapter.cfg.keep_to_end for i, kv in enumerate(prefixes)]
-        prefix = sum((size if flow else key_value) * kv[0].shape[0] * kv[0].shape[2] for kv, flow in zip(prefixes, flows) if kv is not None)
+        key_value = attention.k_proj.weight.numel() + attention.v_proj.weight.numel()
+        prefix = sum(n * (size if flows else key_value) for n, flows in self.prefix_tokens)
         text = size * len(layers) * n_texts * (n_tokens + self.adapter.cfg.n_prompt)
         return 4 * (text + prefix + self.llm.get_output_embeddings().weight.numel() * n_labels)
 
@@ -263,7 +264,7 @@ class Encoder(nn.Module):
     """Any image model of timm (ViT, EVA, CNN), frozen. pixels (B, 3, H, W) -> the last n hidden states, each (B, 1+N, D).
 
     The CLS token is first, or the mean of the patches where there is none. The final norm is applied to every hidden state but
-    EVA-CLIP's; a CNN has none, and a LayerNorm without parameters takes its place (its features are positive and sparse). name: a key of ENCODERS, a timm name, or a folder in timm's format (config.json, model.safetensors).
+    EVA-CLIP's. name: a key of ENCODERS, a timm name, or a folder in timm's format (config.json, model.safetensors).
     """
 
     def __init__(self, name, source_layers=1, image_size=0, pretrained=True):
@@ -295,7 +296,7 @@ class Encoder(nn.Module):
             return [x.permute(0, 2, 3, 1) for x in out], None
         if self.source_layers > 1:
             raise ValueError(f'source_layers={self.source_layers}: the layers of {self.name} differ in width, only its last can be read')
-        return [F.layer_norm(x := self.vit.forward_features(pixels).permute(0, 2, 3, 1), x.shape[-1:])], None
+        return [self.vit.forward_features(pixels).permute(0, 2, 3, 1)], None
 
     def forward(self, pixels):
         with torch.set_grad_enabled(torch.is_grad_enabled() and any(p.requires_grad for p in self.parameters())):   # only where tuned

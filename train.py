@@ -56,6 +56,7 @@ accumulate = 1                      # micro steps per optimizer step; their grad
 epochs = 8
 max_iters = 0                       # optimizer steps, 0 = epochs
 learning_rate = 8e-4
+prompt_rate = 0.0                   # learning rate of the prompt tokens, 0 = learning_rate
 warmup = 0.2                        # of all steps, linear; then cosine
 min_lr = 1e-4                       # of learning_rate, at the end
 weight_decay = 0.1
@@ -121,7 +122,10 @@ def main(config):
 
     # -- optimizer and schedule
     params = list(model.trained().values())
-    optimizer = torch.optim.AdamW(params, lr=learning_rate, betas=(0.9, beta2), eps=adam_eps, weight_decay=weight_decay, fused=True)
+    prompt = [p for name, p in model.trained().items() if name.startswith('adapter.prompt')]
+    others = [p for p in params if not any(p is q for q in prompt)]
+    groups = [dict(params=group, peak_rate=rate) for group, rate in ((others, learning_rate), (prompt, prompt_rate or learning_rate)) if group]
+    optimizer = torch.optim.AdamW(groups, betas=(0.9, beta2), eps=adam_eps, weight_decay=weight_decay, fused=True)
     scaler = torch.amp.GradScaler(device.split(':')[0], enabled=dtype == 'float16')
     steps_per_epoch = len(rows['train']) / (batch_size * accumulate)
     last_iter = max_iters or max(1, round(epochs * steps_per_epoch))
@@ -211,7 +215,7 @@ def main(config):
     while step < last_iter:
         torch.manual_seed(seeded(seed, step, rank) % 2**63)                 # dropout, R-Rand: a function of the step, so resuming is exact
         for group in optimizer.param_groups:
-            group['lr'] = learning_rate * schedule(step, last_iter)
+            group['lr'] = group['peak_rate'] * schedule(step, last_iter)
         for micro in range(accumulate):
             batch = next_batch()
             share = label_share(batch['labels'], world, device)
@@ -374,5 +378,7 @@ if __name__ == '__main__':
         sys.exit(f'{type(e).__name__}: {e}' if isinstance(e, ValueError) else str(e))
     except OSError as e:
         sys.exit(f'{e}: checkpoints in {out_dir} are those of the last step that could be saved')
+    except ModuleNotFoundError as e:
+        sys.exit(f'--logger={logger} needs a package that is not installed: pip install {e.name.split(".")[0]}')
     except KeyboardInterrupt:
         sys.exit('interrupted; --init_from=resume continues from the last checkpoint')

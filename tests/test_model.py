@@ -51,8 +51,8 @@ def make(llm='llama', mechanism='limber_all', **knobs):
     cfg = AdapterConfig(**dict(mapper_dropout=0.0, n_prompt=3) | MECHANISMS[mechanism][0] | knobs)
     palm = PALM(model, Adapter(cfg, D_ENC, GRID, 64, LAYERS, model.get_input_embeddings().embedding_dim))
     with torch.no_grad():
-        for p in palm.trained().values():
-            p += 0.1 * torch.randn_like(p)
+        for name, p in palm.trained().items():
+            p += 0.1 * torch.randn_like(p) + name.endswith('.gate')     # a gate of c_attn is open
     return palm
 
 
@@ -144,6 +144,7 @@ def test_prompts_of_different_length_generate_as_alone(llm, mechanism, num_beams
     batch = palm.generate(ids, mask, features=features, **knobs)
     alone = [palm.generate(row[m.bool()][None], features=features[i // 2:][:1], **knobs)[0] for i, (row, m) in enumerate(zip(ids, mask))]
     assert len(set(map(tuple, batch.tolist()))) > 2
+    assert batch.tolist() != palm.generate(ids, mask, features=features.flip(0), **knobs).tolist()
     assert batch.tolist() == torch.stack(alone).tolist()
 
 
