@@ -112,19 +112,16 @@ def main(config):
         donor, _, _ = load_checkpoint(init_from, 'best', 'cpu', 'float32')
         model.load_state_dict(donor.trained(), strict=False)
     texts = {split: tokenize_rows(rows[split], tokenizer, config) for split in rows}
-    datasets = {}
+    inputs = dict(train={}, val={})                         # blind: none
     for split in rows if encoder else ():
-        inputs = (dict(cache=feature_cache(rows[split], model.encoder, config, split, device, autocast, is_main, wait)) if cache_features
-                  else dict(transform=image_transform(model.encoder, resize, split == 'train')))
-        datasets[split] = Rows(rows[split], texts[split], config, train=split == 'train', **inputs)
-    if not encoder:
-        datasets = {split: Rows(rows[split], texts[split], config, train=split == 'train') for split in rows}
+        inputs[split] = (dict(cache=feature_cache(rows[split], model.encoder, config, split, device, autocast, is_main, wait)) if cache_features
+                         else dict(transform=image_transform(model.encoder, resize, split == 'train')))
+    datasets = {split: Rows(rows[split], texts[split], config, train=split == 'train', **inputs[split]) for split in rows}
 
     # -- optimizer and schedule
     params = list(model.trained().values())
-    prompt = [p for name, p in model.trained().items() if name.startswith('adapter.prompt')]
-    others = [p for p in params if not any(p is q for q in prompt)]
-    groups = [dict(params=group, peak_rate=rate) for group, rate in ((others, learning_rate), (prompt, prompt_rate or learning_rate)) if group]
+    groups = [dict(params=[p], peak_rate=prompt_rate if prompt_rate and name.startswith('adapter.prompt') else learning_rate)
+              for name, p in model.trained().items()]
     optimizer = torch.optim.AdamW(groups, betas=(0.9, beta2), eps=adam_eps, weight_decay=weight_decay, fused=True)
     scaler = torch.amp.GradScaler(device.split(':')[0], enabled=dtype == 'float16')
     steps_per_epoch = len(rows['train']) / (batch_size * accumulate)
@@ -140,13 +137,13 @@ def main(config):
     keys = batch_keys(len(rows['train']), batch_size, seed, first=step * accumulate, rank=rank, world=world)
     pad = functools.partial(collate, pad_id=tokenizer.pad_token_id)
     loader_options = dict(collate_fn=pad, num_workers=num_workers if encoder and not cache_features else 0, pin_memory=device.startswith('cuda'))
-    batches = iter(torch.utils.data.DataLoader(datasets['train'], batch_sampler=keys, **loader_options))
 
-    def next_batch():
-        batch, errors = next(batches)
-        if errors:
-            raise BadData('\n'.join(errors))
-        return batch
+    def load(split, keys):
+        """Batches of these keys. Raises BadData for a picture that cannot be read."""
+        for batch, errors in torch.utils.data.DataLoader(datasets[split], batch_sampler=keys, **loader_options):
+            if errors:
+                raise BadData('\n'.join(errors))
+            yield batch
 
     ddp = model
     if world > 1:
@@ -159,15 +156,11 @@ def main(config):
         """Mean loss over the labels of the validation rows, in plain view."""
         model.eval()
         mine = range(rank, len(rows['val']), world)
-        loader = torch.utils.data.DataLoader(datasets['val'], batch_sampler=[[(0, i) for i in mine[b:b + batch_size]] for b in range(0, len(mine), batch_size)],
-                                             **loader_options)
-        total = torch.zeros(2)
-        for batch, errors in loader:
-            if errors:
-                raise BadData('\n'.join(errors))
+        total = torch.zeros(2, device=device)               # loss, labels
+        for batch in load('val', [[(0, i) for i in mine[b:b + batch_size]] for b in range(0, len(mine), batch_size)]):
             n = (batch['labels'] != -100).sum()
             with autocast():
-                total += torch.stack([model(**to_device(batch, device)).float().cpu() * n, n])
+                total += torch.stack([model(**to_device(batch, device)).float() * n, n.to(device)])
         if world > 1:
             dist.all_reduce(total)
         model.train()
@@ -197,8 +190,6 @@ def main(config):
         write_atomically(f'{out_dir}/resume.pt', lambda path: torch.save(state, path))
         draw_losses(out_dir)
 
-    log = make_logger(config) if is_main else None
-
     def record(entry):
         with open(f'{out_dir}/metrics.jsonl', 'a') as f:
             f.write(json.dumps(entry) + '\n')
@@ -206,18 +197,20 @@ def main(config):
             log({k: v for k, v in entry.items() if isinstance(v, (int, float))}, entry['iter'])
 
     # -- training
+    log = make_logger(config) if is_main else None
     model.train()
     peak_flops = find_peak_flops(device, dtype)
     bar = tqdm(total=last_iter, initial=step, disable=not is_main or not sys.stderr.isatty(), unit='step', dynamic_ncols=True)
+    batches = load('train', keys)
     began, tokens, flops = time.time(), 0, 0.0
-    if step == 0:
+    if not resuming:
         evaluate()
     while step < last_iter:
         torch.manual_seed(seeded(seed, step, rank) % 2**63)                 # dropout, R-Rand: a function of the step, so resuming is exact
         for group in optimizer.param_groups:
             group['lr'] = group['peak_rate'] * schedule(step, last_iter)
         for micro in range(accumulate):
-            batch = next_batch()
+            batch = next(batches)
             share = label_share(batch['labels'], world, device)
             last = micro == accumulate - 1
             with contextlib.nullcontext() if last or world == 1 else ddp.no_sync(), autocast():
