@@ -115,25 +115,19 @@ def out_mlp(cfg, d_in, d_llm):
 
 # ---- mappers --------------------------------------------------------------------------------------------------------
 
-def mapper_block(cls, cfg, d):
-    """A post-norm transformer block as torch has it, feed-forward as wide as the model."""
-    return cls(d, cfg.mapper_heads, dim_feedforward=d, dropout=cfg.mapper_dropout, layer_norm_eps=1e-4, batch_first=True,
-               activation=F.gelu if cfg.activation == 'gelu' else nn.Identity())
-
-
-def learned_queries(cfg, d, n):
-    """(rows, n, d): one row, or one for each target layer."""
-    return nn.Parameter(torch.randn(cfg.n_targets if cfg.query_per_target else 1, n, d) * 0.02)
-
-
 class QPMapper(nn.Module):
-    """[tokens; queries] -> transformer -> the queries' outputs. (B, N, d) -> (B, n, d)."""
+    """[tokens; queries] -> transformer -> the queries' outputs. (B, N, d) -> (B, n, d). Post-norm blocks as torch has them, feed-forward
+    as wide as the model."""
+    block = nn.TransformerEncoderLayer
 
     def __init__(self, cfg, d, n):
         super().__init__()
         self.n = n
-        self.queries = learned_queries(cfg, d, n) if cfg.learned_queries else None
-        self.blocks = nn.ModuleList(mapper_block(nn.TransformerEncoderLayer, cfg, d) for _ in range(cfg.mapper_layers))
+        rows = cfg.n_targets if cfg.query_per_target else 1
+        self.queries = nn.Parameter(torch.randn(rows, n, d) * 0.02) if cfg.learned_queries else None
+        self.blocks = nn.ModuleList(
+            self.block(d, cfg.mapper_heads, dim_feedforward=d, dropout=cfg.mapper_dropout, layer_norm_eps=1e-4, batch_first=True,
+                       activation=F.gelu if cfg.activation == 'gelu' else nn.Identity()) for _ in range(cfg.mapper_layers))
 
     def forward(self, x, query_row=0):
         if self.queries is not None:
@@ -143,13 +137,9 @@ class QPMapper(nn.Module):
         return x[:, :self.n] if self.queries is None else x[:, -self.n:]
 
 
-class QFormer(nn.Module):
+class QFormer(QPMapper):
     """Queries -> transformer decoder over the tokens. (B, N, d) -> (B, n, d)."""
-
-    def __init__(self, cfg, d, n):
-        super().__init__()
-        self.queries = learned_queries(cfg, d, n)
-        self.blocks = nn.ModuleList(mapper_block(nn.TransformerDecoderLayer, cfg, d) for _ in range(cfg.mapper_layers))
+    block = nn.TransformerDecoderLayer
 
     def forward(self, x, query_row=0):
         q = self.queries[query_row].expand(x.shape[0], -1, -1)
@@ -186,13 +176,6 @@ class RAvgPoolTokens(nn.Module):
 
     def forward(self, x):
         return x.mean(1, keepdim=True)
-
-
-class RMaxPoolTokens(RAvgPoolTokens):
-    """R-MaxPool as the paper writes it: the maximum over the r tokens of a group."""
-
-    def forward(self, x):
-        return x.amax(1, keepdim=True)
 
 
 class RConv(nn.Conv1d):
@@ -266,8 +249,8 @@ class RandomPatches(nn.Module):
 
 CONNECTORS = dict(linear=linear, qpmapper=qpmapper, qformer=qformer, c_attn=c_attn, r_rand=r_rand,
                   r_avgpool=resampler(RAvgPool), r_maxpool=resampler(RMaxPool),
-                  r_avgpool_tokens=resampler(RAvgPoolTokens), r_maxpool_tokens=resampler(RMaxPoolTokens),
-                  r_conv=resampler(RConv), r_linear=resampler(RLinear), r_qpmapper=resampler(RQPMapper))
+                  r_avgpool_tokens=resampler(RAvgPoolTokens), r_conv=resampler(RConv),
+                  r_linear=resampler(RLinear), r_qpmapper=resampler(RQPMapper))
 
 
 # ---- cross-attention ------------------------------------------------------------------------------------------------
@@ -429,7 +412,7 @@ class Adapter(nn.Module):
 
     def connect(self, connector, x, query_row):
         for module in connector:
-            x = module(x, query_row) if isinstance(module, (QPMapper, QFormer)) else module(x)
+            x = module(x, query_row) if isinstance(module, QPMapper) else module(x)
         return x
 
     def prompt_tokens(self):

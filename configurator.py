@@ -49,12 +49,12 @@ def run_config_file(path, knobs):
     except Exception as e:
         line = e.lineno if isinstance(e, SyntaxError) else e.__traceback__.tb_next.tb_lineno if e.__traceback__.tb_next else '?'
         sys.exit(f'{path}, line {line}: {type(e).__name__}: {e}')
-    return {k: v for k, v in namespace.items() if is_knob(k, v) and (k not in knobs or v is not knobs[k])}
+    return {k: v for k, v in namespace.items() if (k in knobs or is_knob(k, v)) and (k not in knobs or v is not knobs[k])}
 
 
 def is_knob(name, value):
     """Lower-case names of plain values: not modules, functions, CONSTANTS or _private ones."""
-    return name.islower() and not name.startswith('_') and isinstance(value, KNOB_TYPES)
+    return not name.isupper() and not name.startswith('_') and isinstance(value, KNOB_TYPES)
 
 
 def parse(text, default):

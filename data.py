@@ -12,13 +12,12 @@ import hashlib
 import json
 import os
 import re
-import sys
 from pathlib import Path
 
 import wheels  # noqa: F401  (first: mends torchvision on CPU-only torch)
 import numpy as np
 import torch
-from PIL import Image
+from PIL import Image, ImageOps
 from torchvision.transforms import v2
 from tqdm import tqdm
 
@@ -48,6 +47,8 @@ def load_rows(config, split):
         raise BadData(f"dataset={dataset!r}: neither 'coco', nor a folder with train.jsonl, val.jsonl and test.jsonl, nor a .jsonl file")
     if split == 'train' and config['train_rows']:
         n = config['train_rows']
+        if n < 0:
+            raise BadData(f'train_rows={n}: expected 0 for all, a fraction up to 1, or a number of rows')
         n = round(n * len(rows)) if n <= 1 else int(n)
         keep = np.random.default_rng(config['seed']).permutation(len(rows))[:n]
         rows = [rows[i] for i in sorted(keep)]
@@ -61,13 +62,14 @@ def read_jsonl(path):
     if not path.is_file():
         raise BadData(f'{path}: no such file')
     rows, errors, known_images = [], [], set()
-    for number, line in enumerate(path.read_text(encoding='utf-8').splitlines(), 1):
+    for number, line in enumerate(path.read_bytes().removeprefix(b'\xef\xbb\xbf').split(b'\n'), 1):     # not splitlines(): a text may hold U+2028
         if not line.strip():
             continue
         try:
-            row = json.loads(line)
-        except json.JSONDecodeError as e:
-            errors.append(f'line {number}: not JSON ({e.msg} at column {e.colno}); expected {{"image": "a.jpg", "caption": ["..."]}}')
+            row = json.loads(line.decode())
+        except ValueError as e:
+            reason = f'{e.msg} at column {e.colno}' if isinstance(e, json.JSONDecodeError) else f'not UTF-8: {e}'
+            errors.append(f'line {number}: not JSON ({reason}); expected {{"image": "a.jpg", "caption": ["..."]}}')
             continue
         wrong = row_errors(row, path.parent, known_images)
         errors += [f'line {number}: {w}' for w in wrong]
@@ -94,7 +96,7 @@ def row_errors(row, folder, known_images):
     if not isinstance(image, str) or not image:
         errors.append(f"key 'image' is {image!r}, expected {ROW_KEYS['image']}")
     elif image not in known_images:
-        if (folder / image).is_file():
+        if os.path.isfile(folder / image):
             known_images.add(image)
         else:
             errors.append(f"key 'image': there is no file {folder / image}")
@@ -126,9 +128,11 @@ def coco_karpathy(data_dir, split, restval):
         raise BadData(f'{path}: no such file. COCO needs it (Karpathy\'s caption_datasets.zip) and the images, in {data_dir}/train2014 and '
                       f'{data_dir}/val2014; data_dir is a knob')
     splits = (split, 'restval') if split == 'train' and restval else (split,)
-    images = [i for i in json.loads(path.read_text())['images'] if i['split'] in splits]
-    rows = [dict(image=str(data_dir / i['filepath'] / i['filename']), caption=[s['raw'].strip() for s in i['sentences']], id=i['cocoid'])
-            for i in images]
+    try:
+        rows = [dict(image=str(data_dir / i['filepath'] / i['filename']), caption=[s['raw'].strip() for s in i['sentences']], id=i['cocoid'])
+                for i in json.loads(path.read_text())['images'] if i['split'] in splits]
+    except (ValueError, KeyError, TypeError) as e:
+        raise BadData(f'{path}: not Karpathy\'s file ({type(e).__name__}: {e})') from e
     missing = [r['image'] for r in rows if not os.path.isfile(r['image'])]
     if missing:
         raise BadData(f'{path}: {len(missing)} of {len(rows)} images of split {split!r} are not there, the first is {missing[0]}')
@@ -142,11 +146,14 @@ def read_image(path):
     try:
         with Image.open(path) as image:
             image.load()
+            image = ImageOps.exif_transpose(image)
+            if image.mode.startswith('I'):                              # 16 bits: convert() would clip them
+                image = Image.fromarray((np.asarray(image) / 257).round().astype(np.uint8))
             if image.mode in ('RGBA', 'LA', 'PA') or 'transparency' in image.info:
                 image = image.convert('RGBA')
                 return Image.alpha_composite(Image.new('RGBA', image.size, 'white'), image).convert('RGB')
             return image.convert('RGB')
-    except (OSError, SyntaxError, ValueError) as e:
+    except Exception as e:                                              # Pillow's decoders raise all kinds
         raise BadData(f'{path}: not a readable picture ({e})') from e
 
 
@@ -196,7 +203,7 @@ def encode_targets(tokenizer, texts, max_tokens):
     """Target ids with EOS. A target is preceded by a space, which sentencepiece tokenizers add by themselves."""
     pieces = tokenizer.convert_ids_to_tokens(tokenizer('a', add_special_tokens=False).input_ids)
     space = '' if pieces[0].startswith('\u2581') else ' '
-    ids = tokenizer([space + ' '.join(t.split()) for t in texts], add_special_tokens=False).input_ids if texts else []
+    ids = tokenizer([space + ' '.join(t.split()) for t in texts], add_special_tokens=False, split_special_tokens=True).input_ids if texts else []
     return [i[:max_tokens - 1] + [tokenizer.eos_token_id] for i in ids]
 
 
@@ -212,13 +219,16 @@ def feature_cache(rows, encoder, config, split, device, autocast, is_main=True, 
     views = config['cache_views'] if split == 'train' else 1
     transforms = [image_transform(encoder, config['resize'], train=v > 0) for v in range(min(views, 2))]
     shape = (len(rows), views, encoder.source_layers, 1 + int(np.prod(encoder.grid)), encoder.dim)
-    stat = [(r['image'], os.stat(r['image']).st_size, os.stat(r['image']).st_mtime_ns) for r in rows]
+    stat = [(r['image'], s.st_size, s.st_mtime_ns, s.st_ctime_ns) for r in rows for s in [os.stat(r['image'])]]
     key = hashlib.sha256(json.dumps([shape, encoder.fingerprint(), encoder.name, encoder.image_size, repr(transforms), config['seed'],
-                                     stat]).encode()).hexdigest()[:16]
+                                     stat, repr(autocast.keywords)]).encode()).hexdigest()[:16]
     folder = Path(config['cache_dir'])
     path = folder / f'{split}-{key}.npy'
     if is_main and not path.exists():
-        folder.mkdir(parents=True, exist_ok=True)
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+        except OSError as e:
+            raise BadData(f'cache_dir={str(folder)!r}: {e}') from e
         stale = [p.name for p in folder.glob(f'{split}-*.npy')]
         print(f'caching {len(rows)} x {views} {split} pictures as {"x".join(map(str, shape[2:]))} hidden states, '
               f'{np.prod(shape) * 2 / 1e9:.2f} GB, in {path}' + (f' (made with other data or another encoder: {", ".join(stale)})' if stale else ''))
@@ -229,8 +239,8 @@ def feature_cache(rows, encoder, config, split, device, autocast, is_main=True, 
 
 def write_cache(path, shape, rows, encoder, transforms, config, device, autocast):
     temporary = path.with_suffix(f'.{os.getpid()}.tmp')
-    dataset = Views(rows, shape[1], transforms, config['seed'])
-    loader = torch.utils.data.DataLoader(dataset, batch_size=config['cache_batch_size'], num_workers=config['num_workers'])
+    views = [(row['image'], transforms[min(v, 1)], seeded(config['seed'], v, i)) for i, row in enumerate(rows) for v in range(shape[1])]
+    loader = torch.utils.data.DataLoader(views, batch_size=config['cache_batch_size'], num_workers=config['num_workers'], collate_fn=load_views)
     errors = []
     try:
         with open(temporary, 'wb') as f:                                # written through, so that a full disk is an error here and now
@@ -250,18 +260,9 @@ def write_cache(path, shape, rows, encoder, transforms, config, device, autocast
         temporary.unlink(missing_ok=True)
 
 
-class Views(torch.utils.data.Dataset):
-    """Every view of every picture in order: (pixels, '') or (zeros, error)."""
-
-    def __init__(self, rows, views, transforms, seed):
-        self.rows, self.views, self.transforms, self.seed = rows, views, transforms, seed
-
-    def __len__(self):
-        return len(self.rows) * self.views
-
-    def __getitem__(self, i):
-        row, view = divmod(i, self.views)
-        return load_pixels(self.rows[row]['image'], self.transforms[min(view, 1)], seeded(self.seed, view, row))
+def load_views(views):
+    pixels, errors = zip(*(load_pixels(*view) for view in views))
+    return torch.stack(pixels), errors
 
 
 def load_pixels(path, transform, seed):
@@ -317,15 +318,9 @@ def collate(items, pad_id):
 def batch_keys(n, batch_size, seed, first=0, rank=0, world=1):
     """Endless shuffled batches of (epoch, row index) from batch number `first` on; the share of process `rank` of `world`."""
     per_epoch = n // batch_size
-    if not per_epoch:
-        sys.exit(f'batch_size={batch_size} is more than the {n} rows of the training split')
     while True:
         epoch, b = divmod(first, per_epoch)
         order = torch.randperm(n, generator=torch.Generator().manual_seed(seeded(seed, epoch) % 2**63)).tolist()
         for b in range(b, per_epoch):
             yield [(epoch, i) for i in order[b * batch_size:(b + 1) * batch_size][rank::world]]
         first = (epoch + 1) * per_epoch
-
-
-def to_device(batch, device):
-    return {k: v.to(device, non_blocking=True) for k, v in batch.items()}

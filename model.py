@@ -127,7 +127,8 @@ class PALM(nn.Module):
             if z is None:
                 prefix.append(None)
                 continue
-            rotary = self.rotary(z)
+            positions = torch.arange(-z.shape[1], 0, device=z.device)[None]
+            rotary = decoder.rotary_emb(z, positions) if hasattr(decoder, 'rotary_emb') else None       # (cos, sin), or learned positions
             flows_on = i + 1 < len(decoder.layers) and i + 1 not in given and (cfg.keep_to_end or i < max(given))
             self.prefix_tokens.append((z.shape[0] * z.shape[1], flows_on))
             if flows_on:
@@ -138,12 +139,6 @@ class PALM(nn.Module):
                 prefix.append(keys_values(layer, z, rotary))
                 z = None
         return prefix
-
-    def rotary(self, z):
-        """(cos, sin) of positions -N..-1, or None for an LLM with learned positions."""
-        if not hasattr(self.decoder, 'rotary_emb'):
-            return None
-        return self.decoder.rotary_emb(z, torch.arange(-z.shape[1], 0, device=z.device)[None])
 
     def set_prefix(self, sources):
         attentions = [layer.self_attn for layer in self.decoder.layers]
@@ -206,16 +201,6 @@ class PALM(nn.Module):
         self.set_prefix(None)
         return ids
 
-    def training_flops(self, n_texts, n_tokens, n_labels):
-        """Multiply-adds times 2 that one training step of (n_texts, n_tokens) must do with the frozen LLM's weights: forward and the
-        gradient of its input, 4 per weight and token, with the prefix that the step set. Attention scores and the adapter not counted."""
-        layers, attention = self.decoder.layers, self.decoder.layers[0].self_attn
-        size = sum(m.weight.numel() for m in layers[0].modules() if isinstance(m, nn.Linear))
-        key_value = attention.k_proj.weight.numel() + attention.v_proj.weight.numel()
-        prefix = sum(n * (size if flows else key_value) for n, flows in self.prefix_tokens)
-        text = size * len(layers) * n_texts * (n_tokens + self.adapter.cfg.n_prompt)
-        return 4 * (text + prefix + self.llm.get_output_embeddings().weight.numel() * n_labels)
-
     def trained(self):
         """{name: parameter} of all that is trained; the frozen models are never in a checkpoint."""
         return {name: p for name, p in self.named_parameters() if p.requires_grad}
@@ -271,9 +256,12 @@ class Encoder(nn.Module):
         super().__init__()
         self.name = ENCODERS.get(name, name)
         timm_name = f'local-dir:{self.name}' if os.path.isdir(self.name) else self.name
-        extra = dict(img_size=image_size) if image_size and self.name.startswith(('vit', 'eva')) else {}
         try:
-            self.vit = timm.create_model(timm_name, pretrained=pretrained, **extra).requires_grad_(False).eval()
+            try:
+                self.vit = timm.create_model(timm_name, pretrained=pretrained, **dict(img_size=image_size) if image_size else {})
+            except TypeError:                                       # a CNN takes any size
+                self.vit = timm.create_model(timm_name, pretrained=pretrained)
+            self.vit.requires_grad_(False).eval()
         except Exception as e:
             raise FileNotFoundError(f'encoder {name!r} could not be loaded: neither a folder here nor a timm model whose weights can be had '
                                     f'({type(e).__name__}: {str(e).splitlines()[0][:200]})') from e
@@ -282,8 +270,11 @@ class Encoder(nn.Module):
         self.mean, self.std, self.interpolation = data['mean'], data['std'], data['interpolation']
         self.source_layers = source_layers
         self.final_norm = 'eva02' not in self.name
-        with torch.no_grad():
-            patches, _ = self.patches(torch.zeros(1, 3, self.image_size, self.image_size))
+        try:
+            with torch.no_grad():
+                patches, _ = self.patches(torch.zeros(1, 3, self.image_size, self.image_size))
+        except (AssertionError, RuntimeError) as e:
+            raise ValueError(f'encoder {name!r} cannot give image_size={image_size}, source_layers={source_layers}: {e}') from e
         self.dim, self.grid = patches[-1].shape[-1], tuple(patches[-1].shape[1:3])
 
     def patches(self, pixels):
@@ -314,16 +305,17 @@ class Encoder(nn.Module):
 
 # ---- building, saving, loading --------------------------------------------------------------------------------------
 
-def processor_multiplies_bf16():
-    return torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
-
-
 def pick_device_and_dtype(device, dtype):
     """'auto' -> a GPU if there is one; bf16 where the device multiplies in it, else fp32."""
+    if dtype not in ('auto', 'bfloat16', 'float16', 'float32'):
+        raise ValueError(f"dtype={dtype!r}: expected 'auto', 'bfloat16', 'float16' or 'float32'")
+    if device.startswith('cuda') and not torch.cuda.is_available():
+        raise ValueError(f'device={device!r}: there is no GPU that this torch can use')
     if device == 'auto':
         device = 'cuda' if torch.cuda.is_available() else 'cpu'
     if dtype == 'auto':
-        bf16 = torch.cuda.is_bf16_supported() if device.startswith('cuda') else processor_multiplies_bf16()
+        bf16 = (torch.cuda.is_bf16_supported() if device.startswith('cuda')
+                else torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported())
         dtype = 'bfloat16' if bf16 else 'float32'
     return device, dtype
 
@@ -336,7 +328,7 @@ def load_llm(name, dtype, weights=True):
             llm = AutoModelForCausalLM.from_pretrained(name, dtype=getattr(torch, dtype))
         else:
             llm = AutoModelForCausalLM.from_config(AutoConfig.from_pretrained(name))
-    except (OSError, ValueError) as e:
+    except Exception as e:
         raise FileNotFoundError(f'llm={name!r} could not be loaded: neither a folder of a transformers model here nor a Hub id that can be had '
                                 f'({str(e).splitlines()[0][:200]}). `python prepare.py demo` makes data/models/smollm2-135m') from e
     if tokenizer.pad_token_id is None:
@@ -359,10 +351,12 @@ def build(config, device, dtype):
 
 def write_atomically(path, write):
     """write(temporary path), then rename: a killed run or a full disk never leaves half a file under the name."""
-    temporary = f'{path}.{os.getpid()}.tmp'
+    temporary = f'{path}.tmp'
     try:
         write(temporary)
         os.replace(temporary, path)
+    except Exception as e:                                      # safetensors and torch.save raise no OSError when a disk is full
+        raise OSError(f'{path} could not be written ({e})') from e
     finally:
         if os.path.exists(temporary):
             os.remove(temporary)
@@ -381,9 +375,12 @@ def load_checkpoint(out_dir, which='best', device='auto', dtype='auto', override
     path = os.path.join(out_dir, f'{which}.safetensors')
     if not os.path.isfile(path):
         raise FileNotFoundError(f'{path}: no such checkpoint; train.py writes it into its out_dir')
-    with safe_open(path, 'pt') as f:
-        config = {**json.loads(f.metadata()['config']), **(overrides or {})}
-        tensors = {name: f.get_tensor(name) for name in f.keys()}
+    try:
+        with safe_open(path, 'pt') as f:
+            config = {**json.loads(f.metadata()['config']), **(overrides or {})}
+            tensors = {name: f.get_tensor(name) for name in f.keys()}
+    except Exception as e:
+        raise ValueError(f'{path} is no checkpoint of train.py ({type(e).__name__}: {e})') from e
     device, dtype = pick_device_and_dtype(device, dtype)
     model, tokenizer = build(config, device, dtype)
     trained = model.trained()

@@ -73,5 +73,5 @@ if __name__ == '__main__':
     configure(globals())
     try:
         main()
-    except (BadData, FileNotFoundError) as e:
+    except (BadData, OSError, ValueError) as e:
         sys.exit(str(e))

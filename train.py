@@ -25,7 +25,8 @@ from tqdm import tqdm
 
 from adapters import AdapterConfig
 from configurator import configure
-from data import BadData, Rows, batch_keys, collate, feature_cache, image_transform, load_rows, seeded, to_device, tokenize_rows
+from data import BadData, Rows, batch_keys, collate, feature_cache, image_transform, load_rows, seeded, tokenize_rows
+from metrics import draw_losses, find_peak_flops, make_logger, peak_memory, training_flops
 from model import build, load_checkpoint, pick_device_and_dtype, save_adapter, write_atomically
 from sample import generate_rows
 
@@ -80,12 +81,33 @@ logger = 'none'                     # 'tensorboard' or 'wandb' as well
 globals().update(asdict(AdapterConfig()))
 # ---------------------------------------------------------------------------------------------------------------------
 
-PEAK_FLOPS = {'H200': 989e12, 'H100': 989e12, 'A100': 312e12, 'L40S': 362e12, 'L4': 121e12, 'RTX 4090': 165e12, 'V100': 125e12}
 MAY_DIFFER = {'init_from', 'device', 'num_workers', 'out_dir', 'log_interval', 'eval_interval', 'n_samples', 'logger', 'cache_dir', 'max_iters',
               'epochs', 'cache_batch_size', 'compile'}      # knobs that do not change what a resumed run has done so far
+AT_LEAST_ONE = ('batch_size', 'accumulate', 'texts_per_input', 'log_interval', 'eval_interval', 'eval_rows', 'max_text_tokens', 'cache_views',
+                'cache_batch_size', 'source_layers', 'mapper_heads')
+ONE_OF = dict(resize=('squash', 'pad', 'crop'), logger=('none', 'tensorboard', 'wandb'), norm=('rms', 'layer'), activation=('gelu', 'none'))
+
+
+def check(config):
+    """Values that would fail late, or worse, not at all."""
+    wrong = [f'{k}={config[k]}: expected 1 or more' for k in AT_LEAST_ONE if config[k] < 1]
+    wrong += [f'{k}={config[k]!r}: expected one of {", ".join(values)}' for k, values in ONE_OF.items() if config[k] not in values]
+    if config['cache_features'] and (config['encoder_bias_tuning'] or config['encoder_norm_tuning']):
+        wrong.append('cache_features=True: an encoder that is tuned cannot be cached')
+    if config['seed'] < 0:
+        wrong.append(f'seed={config["seed"]}: expected 0 or more')
+    if config['adapter_dim'] % max(1, config['mapper_heads']):
+        wrong.append(f'mapper_heads={config["mapper_heads"]} does not divide adapter_dim={config["adapter_dim"]}')
+    try:
+        config['instruction'].format(prompt='')
+    except (KeyError, IndexError, ValueError) as e:
+        wrong.append(f'instruction={config["instruction"]!r}: expected a text with {{prompt}} in it ({type(e).__name__}: {e})')
+    if wrong:
+        sys.exit('\n'.join(wrong))
 
 
 def main(config):
+    check(config)
     # -- processes, device, precision
     world, rank, local_rank = (int(os.environ.get(k, d)) for k, d in (('WORLD_SIZE', 1), ('RANK', 0), ('LOCAL_RANK', 0)))
     device, dtype = pick_device_and_dtype(config['device'], config['dtype'])
@@ -106,11 +128,15 @@ def main(config):
     # -- data and models
     rows = {split: load_rows(config, split) for split in ('train', 'val')}
     rows['val'] = rows['val'][:eval_rows]
+    if batch_size > len(rows['train']):
+        raise BadData(f'batch_size={batch_size} is more than the {len(rows["train"])} rows of the training split')
     torch.manual_seed(seed)
     model, tokenizer = build(config, device, dtype)
     if init_from not in ('scratch', 'resume', 'auto'):
-        donor, _, _ = load_checkpoint(init_from, 'best', 'cpu', 'float32')
-        model.load_state_dict(donor.trained(), strict=False)
+        donor = load_checkpoint(init_from, 'best', 'cpu', 'float32')[0].trained()
+        if {n: p.shape for n, p in donor.items()} != {n: p.shape for n, p in model.trained().items()}:
+            sys.exit(f'init_from={init_from!r}: its adapter has other tensors than this one; give the same connector, sizes and targets')
+        model.load_state_dict(donor, strict=False)
     texts = {split: tokenize_rows(rows[split], tokenizer, config) for split in rows}
     inputs = dict(train={}, val={})                         # blind: none
     for split in rows if encoder else ():
@@ -126,9 +152,9 @@ def main(config):
     scaler = torch.amp.GradScaler(device.split(':')[0], enabled=dtype == 'float16')
     steps_per_epoch = len(rows['train']) / (batch_size * accumulate)
     last_iter = max_iters or max(1, round(epochs * steps_per_epoch))
-    step, best, window = 0, math.inf, 0.0                   # window: the summed loss since the last log line
+    step, best, window, logged = 0, math.inf, 0.0, 0        # window: the summed loss since the last log line, at step `logged`
     if resuming:
-        step, best, window = restore(config, model, optimizer, scaler, device)
+        step, best, window, logged = restore(config, model, optimizer, scaler, device)
     say(f'{sum(p.numel() for p in params):,} trained parameters in {len(params)} tensors; {sum(p.numel() for p in model.llm.parameters()):,} frozen '
         f'in the LLM; {len(rows["train"])} training and {len(rows["val"])} validation rows; {last_iter} steps of {batch_size * accumulate} on '
         f'{world} x {device} in {dtype}')
@@ -139,11 +165,11 @@ def main(config):
     loader_options = dict(collate_fn=pad, num_workers=num_workers if encoder and not cache_features else 0, pin_memory=device.startswith('cuda'))
 
     def load(split, keys):
-        """Batches of these keys. Raises BadData for a picture that cannot be read."""
+        """Batches of these keys on the device, and how many labels they have. Raises BadData for a picture that cannot be read."""
         for batch, errors in torch.utils.data.DataLoader(datasets[split], batch_sampler=keys, **loader_options):
             if errors:
                 raise BadData('\n'.join(errors))
-            yield batch
+            yield {k: v.to(device, non_blocking=True) for k, v in batch.items()}, (batch['labels'] != -100).sum()
 
     ddp = model
     if world > 1:
@@ -157,19 +183,20 @@ def main(config):
         model.eval()
         mine = range(rank, len(rows['val']), world)
         total = torch.zeros(2, device=device)               # loss, labels
-        for batch in load('val', [[(0, i) for i in mine[b:b + batch_size]] for b in range(0, len(mine), batch_size)]):
-            n = (batch['labels'] != -100).sum()
+        for batch, n in load('val', [[(0, i) for i in mine[b:b + batch_size]] for b in range(0, len(mine), batch_size)]):
             with autocast():
-                total += torch.stack([model(**to_device(batch, device)).float() * n, n.to(device)])
-        if world > 1:
-            dist.all_reduce(total)
+                total += torch.stack([model(**batch).float() * n, n.to(device)])
         model.train()
+        total = sum_over_processes(total, world, device)
         return (total[0] / total[1]).item()
 
     def evaluate():
         """Validation loss, samples, checkpoints, loss curve."""
-        nonlocal best
+        nonlocal best, window
         val_loss = validate()
+        if not math.isfinite(val_loss):
+            sys.exit(f'step {step}: the validation loss is {val_loss}. The last checkpoint in {out_dir} is from before; a lower learning_rate or grad_clip may help')
+        window = sum_over_processes(window, world, device) / world             # so that resume.pt holds everybody's
         if not is_main:
             best = min(best, val_loss)
             return
@@ -182,11 +209,11 @@ def main(config):
         for row, caption in zip(shown, captions):
             say(f'    {caption}   <- {row["caption"][0]}')
         record(dict(iter=step, val_loss=val_loss, samples=captions))
-        if val_loss < best:
-            best = val_loss
-            save_adapter(f'{out_dir}/best.safetensors', model.trained(), config, iter=step, val_loss=val_loss)
-        save_adapter(f'{out_dir}/last.safetensors', model.trained(), config, iter=step, val_loss=val_loss)
-        state = dict(step=step, best=best, window=window, config=config, trained=model.trained(), optimizer=optimizer.state_dict(), scaler=scaler.state_dict())
+        better, best = val_loss < best, min(val_loss, best)
+        state = dict(step=step, best=best, window=window, logged=logged, config=config, trained=model.trained(),
+                     optimizer=optimizer.state_dict(), scaler=scaler.state_dict())
+        for which in ('best', 'last') if better else ('last',):
+            save_adapter(f'{out_dir}/{which}.safetensors', model.trained(), config, iter=step, val_loss=val_loss)
         write_atomically(f'{out_dir}/resume.pt', lambda path: torch.save(state, path))
         draw_losses(out_dir)
 
@@ -197,28 +224,28 @@ def main(config):
             log({k: v for k, v in entry.items() if isinstance(v, (int, float))}, entry['iter'])
 
     # -- training
-    log = make_logger(config) if is_main else None
+    log = make_logger(logger, out_dir, config) if is_main else None
     model.train()
     peak_flops = find_peak_flops(device, dtype)
     bar = tqdm(total=last_iter, initial=step, disable=not is_main or not sys.stderr.isatty(), unit='step', dynamic_ncols=True)
     batches = load('train', keys)
-    began, tokens, flops = time.time(), 0, 0.0
+    began, timed, tokens, flops = time.time(), step, 0, 0.0     # timed: the step at which `began` was
     if not resuming:
         evaluate()
     while step < last_iter:
-        torch.manual_seed(seeded(seed, step, rank) % 2**63)                 # dropout, R-Rand: a function of the step, so resuming is exact
         for group in optimizer.param_groups:
             group['lr'] = group['peak_rate'] * schedule(step, last_iter)
         for micro in range(accumulate):
-            batch = next(batches)
-            share = label_share(batch['labels'], world, device)
+            batch, n_labels = next(batches)
+            torch.manual_seed(seeded(seed, step, micro, rank) % 2**63)      # dropout, R-Rand: a function of the step, so resuming is exact
+            share = n_labels.to(device) / sum_over_processes(n_labels, world, device) * world       # of all labels: the loss is their mean
             last = micro == accumulate - 1
             with contextlib.nullcontext() if last or world == 1 else ddp.no_sync(), autocast():
-                loss = forward(**to_device(batch, device), label_smoothing=label_smoothing) * share
+                loss = forward(**batch, label_smoothing=label_smoothing) * share
                 scaler.scale(loss).backward()
             window = window + loss.detach() / accumulate
             tokens += batch['labels'].numel()
-            flops += model.training_flops(*batch['labels'].shape, (batch['labels'] != -100).sum().item())
+            flops += training_flops(model, *batch['labels'].shape, n_labels.item())
         scaler.unscale_(optimizer)
         torch.nn.utils.clip_grad_norm_(params, grad_clip)
         scaler.step(optimizer)
@@ -228,11 +255,8 @@ def main(config):
         bar.update()
 
         if step % log_interval == 0 or step == last_iter:
-            steps = (step - 1) % log_interval + 1
-            if world > 1:
-                dist.all_reduce(window, op=dist.ReduceOp.AVG if device.startswith('cuda') else dist.ReduceOp.SUM)
-                window = window if device.startswith('cuda') else window / world
-            loss, seconds = float(window) / steps, (time.time() - began) / steps
+            window = sum_over_processes(window, world, device) / world
+            loss, steps, seconds = float(window) / (step - logged), step - timed, (time.time() - began) / (step - timed)
             if not math.isfinite(loss):
                 sys.exit(f'step {step}: the loss is {loss}. The last checkpoint in {out_dir} is from before; a lower learning_rate or grad_clip may help')
             if is_main:
@@ -243,12 +267,13 @@ def main(config):
                     f'{entry["samples_per_s"]:.1f} samples/s, {entry["tokens_per_s"]:.0f} tok/s, mfu {entry["mfu"]:.0%}, '
                     f'{entry["peak_gb"]:.1f} GB, ETA {time.strftime("%H:%M:%S", time.gmtime(seconds * (last_iter - step)))}')
                 record(entry)
-            window, tokens, flops = 0.0, 0, 0.0
-            began = time.time()
+            window, logged, tokens, flops = 0.0, step, 0, 0.0
+            began, timed = time.time(), step
         if step % eval_interval == 0 or step == last_iter:
+            paused = time.time()
             evaluate()
             wait()
-            began = time.time()
+            began += time.time() - paused
     bar.close()
     say(f'trained: best validation loss {best:.4f}; {out_dir}/best.safetensors')
     if world > 1:
@@ -259,24 +284,27 @@ def main(config):
 
 def prepare_out_dir(config, is_main):
     """True to resume. A run that is already there is never overwritten."""
-    there = os.path.exists(f'{out_dir}/resume.pt')
-    if init_from == 'resume' and not there:
+    there = [f for f in ('resume.pt', 'best.safetensors', 'last.safetensors') if os.path.exists(f'{out_dir}/{f}')]
+    if init_from == 'resume' and 'resume.pt' not in there:
         sys.exit(f'{out_dir}/resume.pt: nothing to resume')
-    resuming = there and init_from in ('resume', 'auto')
+    resuming = 'resume.pt' in there and init_from in ('resume', 'auto')
     if there and not resuming:
-        sys.exit(f'{out_dir} holds a run: --init_from=resume continues it, another --out_dir leaves it alone, or remove it')
+        sys.exit(f'{out_dir} holds a run ({", ".join(there)}): --init_from=resume continues it, another --out_dir leaves it alone, or remove it')
     if is_main:
+        print('\n'.join(f'{k} = {v!r}' for k, v in config.items()))
+    if is_main and not resuming:                                # a resumed run's config.json is renewed once the knobs are found to agree
         os.makedirs(out_dir, exist_ok=True)
         write_atomically(f'{out_dir}/config.json', lambda path: Path(path).write_text(json.dumps(config, indent=1)))
-        if not resuming and os.path.exists(f'{out_dir}/metrics.jsonl'):
-            os.remove(f'{out_dir}/metrics.jsonl')
-        print('\n'.join(f'{k} = {v!r}' for k, v in config.items()))
+        Path(f'{out_dir}/metrics.jsonl').unlink(missing_ok=True)
     return resuming
 
 
 def restore(config, model, optimizer, scaler, device):
     """Continue out_dir's run: weights, optimizer, scaler; returns (step, best loss, loss window). Later log entries are dropped."""
-    state = torch.load(f'{out_dir}/resume.pt', map_location=device, weights_only=True)
+    try:
+        state = torch.load(f'{out_dir}/resume.pt', map_location=device, weights_only=True)
+    except Exception as e:
+        sys.exit(f'{out_dir}/resume.pt is not whole ({str(e).splitlines()[0]})')
     differ = {k: (v, config.get(k)) for k, v in state['config'].items() if config.get(k) != v and k not in MAY_DIFFER}
     if differ:
         sys.exit(f'{out_dir} was trained with other knobs: ' + ', '.join(f'{k}={was!r}, now {now!r}' for k, (was, now) in differ.items())
@@ -291,7 +319,16 @@ def restore(config, model, optimizer, scaler, device):
         kept = [line for line in lines if line.endswith('\n') and json.loads(line)['iter'] <= state['step']]
         write_atomically(f'{out_dir}/metrics.jsonl', lambda path: Path(path).write_text(''.join(kept)))
         print(f'resuming {out_dir} at step {state["step"]}')
-    return state['step'], state['best'], state['window']
+        write_atomically(f'{out_dir}/config.json', lambda path: Path(path).write_text(json.dumps(config, indent=1)))
+    return state['step'], state['best'], state['window'], state['logged']
+
+
+def sum_over_processes(x, world, device):
+    """The same number everywhere."""
+    x = torch.as_tensor(x, device=device).clone()
+    if world > 1:
+        dist.all_reduce(x)
+    return x
 
 
 def schedule(step, last):
@@ -302,76 +339,13 @@ def schedule(step, last):
     return min_lr + (1 - min_lr) * 0.5 * (1 + math.cos(math.pi * (step - ramp) / max(1, last - ramp)))
 
 
-def label_share(labels, world, device):
-    """What makes the mean of the processes' losses the mean over all labels: this process's share of them times their number."""
-    if world == 1:
-        return 1.0
-    mine = (labels != -100).sum().float().to(device)
-    total = mine.clone()
-    dist.all_reduce(total)
-    return mine * world / total
-
-
-def find_peak_flops(device, dtype):
-    """Of the device in this precision, by table for a GPU; of a CPU what a large matmul reaches here and now."""
-    if device.startswith('cuda'):
-        name = torch.cuda.get_device_name(device)
-        return next((peak for key, peak in PEAK_FLOPS.items() if key in name), math.inf)    # unknown: an MFU of 0
-    a = torch.randn(1536, 1536, dtype=getattr(torch, dtype))
-    best = math.inf
-    for _ in range(4):
-        began = time.perf_counter()
-        a @ a
-        best = min(best, time.perf_counter() - began)
-    return 2 * 1536 ** 3 / best
-
-
-def peak_memory(device):
-    """GB: of the GPU, or of this process."""
-    if device.startswith('cuda'):
-        return torch.cuda.max_memory_allocated() / 1e9
-    import resource
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (1e9 if sys.platform == 'darwin' else 1e6)
-
-
-def draw_losses(folder):
-    """metrics.jsonl -> loss.png."""
-    import matplotlib
-    matplotlib.use('Agg')
-    import matplotlib.pyplot as plt
-    entries = [json.loads(line) for line in Path(f'{folder}/metrics.jsonl').read_text().splitlines()]
-    fig, ax = plt.subplots(figsize=(7, 4))
-    for key, style in (('loss', '-'), ('val_loss', 'o-')):
-        ax.plot([e['iter'] for e in entries if key in e], [e[key] for e in entries if key in e], style, label=key.replace('_', ' '))
-    ax.set(xlabel='step', ylabel='cross entropy', title=folder)
-    ax.legend()
-    ax.grid(alpha=0.3)
-    write_atomically(f'{folder}/loss.png', lambda path: fig.savefig(path, format='png', dpi=120, bbox_inches='tight'))
-    plt.close(fig)
-
-
-def make_logger(config):
-    """None, or a function (numbers, step) that also logs there."""
-    if logger == 'tensorboard':
-        from torch.utils.tensorboard import SummaryWriter
-        writer = SummaryWriter(out_dir)
-        return lambda numbers, step: [writer.add_scalar(k, v, step) for k, v in numbers.items()]
-    if logger == 'wandb':
-        import wandb
-        wandb.init(project='nanopalm', name=os.path.basename(out_dir), config=config, dir=out_dir)
-        return lambda numbers, step: wandb.log(numbers, step=step)
-    return None
-
-
 if __name__ == '__main__':
     config = configure(globals())
     try:
         main(config)
-    except (BadData, FileNotFoundError, ValueError) as e:
-        sys.exit(f'{type(e).__name__}: {e}' if isinstance(e, ValueError) else str(e))
+    except (BadData, FileNotFoundError, ValueError, ImportError) as e:
+        sys.exit(str(e))
     except OSError as e:
         sys.exit(f'{e}: checkpoints in {out_dir} are those of the last step that could be saved')
-    except ModuleNotFoundError as e:
-        sys.exit(f'--logger={logger} needs a package that is not installed: pip install {e.name.split(".")[0]}')
     except KeyboardInterrupt:
         sys.exit('interrupted; --init_from=resume continues from the last checkpoint')

@@ -48,7 +48,7 @@ def build(case, tensors, lm):
     llm.tie_weights()
     llm.generation_config.eos_token_id = None                   # only the *_eos cases stop
     original = case['case'].startswith('epalm_original')
-    n_layers, (_, n_tokens, d_in) = lm_config['num_hidden_layers'], tensors['feats.0'].shape
+    n_layers, d_in = lm_config['num_hidden_layers'], tensors["feats.0"].shape[-1]
     if original:
         cfg, grid = epalm_config(case['config'], n_layers), (4, 4)
     else:

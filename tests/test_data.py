@@ -1,7 +1,7 @@
 """
 Rows, pictures, text, the feature cache and the batches. `pytest tests/test_data.py`
 """
-import contextlib
+import functools
 import errno
 import io
 import json
@@ -420,7 +420,7 @@ def cached(vit, tmp_path):
         seen = []
         hook = encoder.register_forward_hook(lambda module, args, out: seen.append(len(args[0])))
         try:
-            cache = feature_cache(rows, encoder, config(cache_dir=str(tmp_path / 'cache'), **knobs), split, 'cpu', contextlib.nullcontext)
+            cache = feature_cache(rows, encoder, config(cache_dir=str(tmp_path / 'cache'), **knobs), split, 'cpu', functools.partial(torch.autocast, 'cpu', enabled=False))
         finally:
             hook.remove()
         return cache, sum(seen)
