@@ -260,7 +260,7 @@ def main(config):
             if not math.isfinite(loss):
                 sys.exit(f'step {step}: the loss is {loss}. The last checkpoint in {out_dir} is from before; a lower learning_rate or grad_clip may help')
             if is_main:
-                entry = dict(iter=step, epoch=step / steps_per_epoch, loss=loss, lr=optimizer.param_groups[0]['lr'], ms=seconds * 1e3,
+                entry = dict(iter=step, epoch=step / steps_per_epoch, loss=loss, lr=learning_rate * schedule(step - 1, last_iter), ms=seconds * 1e3,
                              samples_per_s=batch_size * accumulate / seconds, tokens_per_s=tokens * world / steps / seconds,
                              mfu=flops / steps / seconds / peak_flops, peak_gb=peak_memory(device))
                 say(f'iter {step}/{last_iter}: epoch {entry["epoch"]:.2f}, loss {loss:.4f}, lr {entry["lr"]:.1e}, {entry["ms"]:.0f} ms, '

@@ -19,6 +19,6 @@ n_prompt = 8
 learning_rate = 1e-3
 prompt_rate = 1e-2                  # the prompt tokens learn what all captions share; else the connector does, and its tokens become
                                     # the same for all pictures before they say anything of one
-max_iters = 300
-eval_interval = 75
+max_iters = 230
+eval_interval = 115
 log_interval = 10

@@ -5,12 +5,15 @@ Tiny random LLMs of every family, tiny random features; no file, no network. Eac
 weights are large enough that a token, an image or a position that is wrong moves the logits a thousand times the tolerance.
 """
 import hashlib
+from dataclasses import asdict
 
 import pytest
 import torch
 from transformers import AutoModelForCausalLM, GPT2Config, LlamaConfig, MistralConfig, OPTConfig, Qwen2Config, Qwen3Config
 
 from adapters import Adapter, AdapterConfig
+from configurator import run_config_file
+from conftest import ROOT
 from model import LLM_FAMILIES, PALM
 from naive import naive_generate, naive_logits, naive_loss
 
@@ -254,14 +257,16 @@ def test_dropout_of_the_frozen_llm_is_off_in_training(llm):
     assert (palm.logits(ids, features=features) - quiet).abs().max() > 1e-2
 
 
-@pytest.mark.parametrize('millions, knobs', [
-    ('17.9', dict(connector='qpmapper', n_queries=32, mapper_layers=2, adapter_dim=1024, n_prompt=1)),      # QP,L0
-    ('2.9', dict(connector='qpmapper', n_queries=32, mapper_layers=4, adapter_dim=256, n_prompt=0)),        # MAPL
-    ('4.2', dict(connector='linear', n_prompt=0))])                                                         # LiMBeR
-def test_parameter_counts_are_the_papers(millions, knobs):
+@pytest.mark.parametrize('mechanism, millions', [('qp_l0', '17.89'), ('mapl', '2.91'), ('limber_all', '4.20'), ('limber_1', '4.20'),     # the papers'
+                                                 ('epalm_original', '4.24'), ('qp_inner', '18.10'), ('r_avgpool', '20.99'), ('r_linear', '88.10'),
+                                                 ('r_qpmapper', '18.13'), ('r_rand', '4.20'), ('c_attn', '127.08')])
+def test_parameter_counts_of_the_configs_are_those_documented(mechanism, millions):
+    """EVA-CLIP-L and LLaMA-7B (OPT-6.7B and ViT-L have the same widths)."""
+    knobs = asdict(AdapterConfig())
+    assigned = run_config_file(ROOT / f'config/{mechanism}.py', dict(knobs))
     with torch.device('meta'):
-        adapter = Adapter(AdapterConfig(**knobs), 1024, (16, 16), 4096, 32)
-    assert f'{sum(p.numel() for p in adapter.parameters()) / 1e6:.1f}' == millions
+        adapter = Adapter(AdapterConfig(**{k: assigned.get(k, v) for k, v in knobs.items()}), 1024, (16, 16), 4096, 32)
+    assert f'{sum(p.numel() for p in adapter.parameters()) / 1e6:.2f}' == millions
 
 
 # ---- mistakes are named ---------------------------------------------------------------------------------------------
