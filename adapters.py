@@ -171,7 +171,6 @@ class RMaxPool(RAvgPool):
 
 class RAvgPoolTokens(nn.Module):
     """R-AvgPool as the paper writes it: the mean of the r tokens of a group."""
-
     def __init__(self, cfg, d):
         super().__init__()
 
@@ -289,7 +288,6 @@ class CrossAttention(nn.Module):
 
 class Cls(nn.Module):
     """(B, 1+N, D) -> (B, 1, D)."""
-
     def forward(self, x):
         return x[:, :1]
 

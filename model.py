@@ -66,6 +66,7 @@ def prefix_attention(module, query, key, value, attention_mask, dropout=0.0, sca
     return (from_prefix + from_text).transpose(1, 2), weights                               # (B*G, T, H, C)
 
 
+transformers.logging.disable_progress_bar()                    # loading a small LLM is no event
 AttentionInterface.register('prefix', prefix_attention)
 AttentionMaskInterface.register('prefix', sdpa_mask)
 

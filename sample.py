@@ -41,7 +41,7 @@ def generate_rows(model, tokenizer, config, rows, batch_size, progress=True, **g
             pixels = torch.stack([transform(read_image(row['image'])) for row in batch]).to(device) if transform else None
             ids = torch.tensor([prompt] * len(batch), device=device)
             new = model.generate(ids, pixels=pixels, **generation)
-            texts += [t.strip() for t in tokenizer.batch_decode(new, skip_special_tokens=True)]
+            texts += [' '.join(t.split()) for t in tokenizer.batch_decode(new, skip_special_tokens=True)]
     return texts
 
 
