@@ -350,11 +350,6 @@ def test_batches_resume_anywhere_and_are_shared_among_processes():
             assert sorted(sum(parts, [])) == sorted(batch) and [len(p) for p in parts] == [2, 2]
 
 
-def test_a_batch_larger_than_the_data():
-    with pytest.raises(SystemExit, match='batch_size=5 is more than the 4 rows'):
-        take(1, 4, 5, seed=0)
-
-
 @pytest.fixture(scope='module')
 def vit(encoder):
     return Encoder(str(encoder))
