@@ -41,6 +41,7 @@ class AdapterConfig:
     # sources: which hidden states are read
     source_layers: int = 1          # the last n of the encoder
     source_tokens: str = 'all'      # 'all', or 'cls' alone (connector 'linear'; the others read all)
+    source_dropout: float = 0.0
     merge_sources: bool = False     # concatenate the sources along the tokens: every target gets the same
     n_connectors: int = 1           # 1 = shared by all targets; as many as sources = one for each
     # targets: where in the LLM the tokens are given
@@ -48,6 +49,7 @@ class AdapterConfig:
     last_target: int = 0            # layer index, negative counts from the top: -4 is the fourth from the top
     target_stride: int = 1
     keep_to_end: bool = True        # tokens flow on to the top of the LLM; False: they are dropped after last_target
+    prefix_start: str = ''          # a text in front of the tokens given at layer 0, such as '<s>': LLMs drown what is in the very first token
     noncausal_prefix: bool = False  # visual tokens see each other in both directions where they flow
     token_norm: bool = False        # normalise the tokens at each target layer
     token_bias: bool = False        # then y * scale + bias at each target layer
@@ -392,7 +394,7 @@ class Adapter(nn.Module):
     def forward(self, sources):
         """sources: the last hidden states of the encoder, each (B, 1+N, D). Returns {target layer: (B, M, d_llm)}."""
         cfg = self.cfg
-        sources = sources[-cfg.source_layers:]
+        sources = [F.dropout(x, cfg.source_dropout, self.training) for x in sources[-cfg.source_layers:]]
         if cfg.merge_sources:
             sources = [torch.cat(sources, dim=1)]
         made, tokens = {}, {}

@@ -1,7 +1,8 @@
 """
-A data set is a list of rows, a row one picture with its captions:
+A data set is a list of rows, a row one picture with its captions, or with a question and its answers:
 
     {'image': '/path/a.jpg', 'caption': ['a cat', 'a cat on a mat'], 'id': 0}
+    {'image': '/path/a.jpg', 'question': 'is it asleep?', 'answers': ['yes', 'yes', 'no'], 'id': 1}
 
 From rows to batches: decode -> augment -> (B, 3, H, W), or the frozen encoder's hidden states from a memory-mapped cache; text
 -> token ids once per data set; everything random is a function of (seed, epoch, row), so a resumed run sees what an
@@ -22,8 +23,9 @@ from torchvision.transforms import v2
 from tqdm import tqdm
 
 MAX_ERRORS_SHOWN = 20
-ROW_KEYS = dict(image='a path, relative to the file', caption='a text or a list of texts, none empty', split="'train', 'val' or 'test'",
-                id='anything')
+ROW_KEYS = dict(image='a path, relative to the file', caption='a text or a list of texts, none empty', question='a text',
+                answers='a text or a list of texts, none empty', split="'train', 'val' or 'test'", id='anything',
+                question_type='a text', answer_type='a text')
 
 
 class BadData(Exception):
@@ -34,17 +36,18 @@ class BadData(Exception):
 
 def load_rows(config, split):
     """The rows of a split, `config['train_rows']` applied to 'train': a fraction (<= 1) or a number of rows, seeded."""
+    import official
     dataset, path = config['dataset'], Path(config['dataset'])
     if split not in ('train', 'val', 'test'):
         raise BadData(f"split={split!r} is none of 'train', 'val', 'test'")
-    if dataset == 'coco':
-        rows = coco_karpathy(Path(config['data_dir']), split, config['restval'])
+    if dataset in official.DATASETS:
+        rows = official.DATASETS[dataset](Path(config['data_dir']), split, config)
     elif path.is_dir():
         rows = read_jsonl(path / f'{split}.jsonl')
     elif path.is_file():
         rows = split_rows(read_jsonl(path), path)[split]
     else:
-        raise BadData(f"dataset={dataset!r}: neither 'coco', nor a folder with train.jsonl, val.jsonl and test.jsonl, nor a .jsonl file")
+        raise BadData(f"dataset={dataset!r}: neither {', '.join(map(repr, official.DATASETS))}, nor a folder with train.jsonl, val.jsonl and test.jsonl, nor a .jsonl file")
     if split == 'train' and config['train_rows']:
         n = config['train_rows']
         if n < 0:
@@ -74,8 +77,9 @@ def read_jsonl(path):
         wrong = row_errors(row, path.parent, known_images)
         errors += [f'line {number}: {w}' for w in wrong]
         if not wrong:
-            captions = [row['caption']] if isinstance(row['caption'], str) else row['caption']
-            rows.append(dict(row, image=str(path.parent / row['image']), caption=captions, id=row.get('id', len(rows))))
+            kind = 'answers' if 'question' in row else 'caption'
+            texts = [row[kind]] if isinstance(row[kind], str) else row[kind]
+            rows.append({**row, 'image': str(path.parent / row['image']), kind: texts, 'id': row.get('id', len(rows))})
     if errors:
         shown = '\n  '.join(errors[:MAX_ERRORS_SHOWN])
         raise BadData(f'{path}: {len(errors)} wrong line{"s" * (len(errors) > 1)}\n  {shown}'
@@ -92,7 +96,7 @@ def row_errors(row, folder, known_images):
         if key not in ROW_KEYS:
             near = difflib.get_close_matches(key, ROW_KEYS, n=1)
             errors.append(f'key {key!r} is not known' + (f', did you mean {near[0]!r}?' if near else f'; known: {", ".join(ROW_KEYS)}'))
-    image, caption = row.get('image'), row.get('caption')
+    image, kind = row.get('image'), 'answers' if 'question' in row else 'caption'
     if not isinstance(image, str) or not image:
         errors.append(f"key 'image' is {image!r}, expected {ROW_KEYS['image']}")
     elif image not in known_images:
@@ -100,9 +104,13 @@ def row_errors(row, folder, known_images):
             known_images.add(image)
         else:
             errors.append(f"key 'image': there is no file {folder / image}")
-    texts = [caption] if isinstance(caption, str) else caption
+    texts = [row[kind]] if isinstance(row.get(kind), str) else row.get(kind)
     if not isinstance(texts, list) or not texts or not all(isinstance(t, str) and t.strip() for t in texts):
-        errors.append(f"key 'caption' is {caption!r}, expected {ROW_KEYS['caption']}")
+        errors.append(f'key {kind!r} is {row.get(kind)!r}, expected {ROW_KEYS[kind]}')
+    if 'caption' in row and kind == 'answers' or 'answers' in row and kind == 'caption':
+        errors.append("expected either 'caption', or 'question' with 'answers'")
+    if kind == 'answers' and not (isinstance(row['question'], str) and row['question'].strip()):
+        errors.append(f"key 'question' is {row['question']!r}, expected {ROW_KEYS['question']}")
     if row.get('split', 'train') not in ('train', 'val', 'test'):
         errors.append(f"key 'split' is {row['split']!r}, expected {ROW_KEYS['split']}")
     return errors
@@ -118,25 +126,6 @@ def split_rows(rows, path):
     n = max(1, len(images) // 10)
     part = {image: 'test' if i < n else 'val' if i < 2 * n else 'train' for i, image in enumerate(images)}
     return {s: [r for r in rows if part[r['image']] == s] for s in ('train', 'val', 'test')}
-
-
-def coco_karpathy(data_dir, split, restval):
-    """Karpathy's split of COCO: data_dir/dataset_coco.json and the official image folders beside it. restval: its 30,504 images
-    train too (113,287; eP-ALM's use) or not (82,783; DePALM's)."""
-    path = data_dir / 'dataset_coco.json'
-    if not path.is_file():
-        raise BadData(f'{path}: no such file. COCO needs it (Karpathy\'s caption_datasets.zip) and the images, in {data_dir}/train2014 and '
-                      f'{data_dir}/val2014; data_dir is a knob')
-    splits = (split, 'restval') if split == 'train' and restval else (split,)
-    try:
-        rows = [dict(image=str(data_dir / i['filepath'] / i['filename']), caption=[s['raw'].strip() for s in i['sentences']], id=i['cocoid'])
-                for i in json.loads(path.read_text())['images'] if i['split'] in splits]
-    except (ValueError, KeyError, TypeError) as e:
-        raise BadData(f'{path}: not Karpathy\'s file ({type(e).__name__}: {e})') from e
-    missing = [r['image'] for r in rows if not os.path.isfile(r['image'])]
-    if missing:
-        raise BadData(f'{path}: {len(missing)} of {len(rows)} images of split {split!r} are not there, the first is {missing[0]}')
-    return rows
 
 
 # ---- pictures -------------------------------------------------------------------------------------------------------
@@ -185,16 +174,21 @@ def seeded(*numbers):
 # ---- text -----------------------------------------------------------------------------------------------------------
 
 def tokenize_rows(rows, tokenizer, config):
-    """For each row: (prompt ids, [target ids, ...]), once per data set. Text is BOS, prompt; a target is a caption and EOS."""
-    prompt = encode_prompt(tokenizer, config['instruction'].format(prompt=''), config['answer_prompt'])
-    targets = sorted({t for r in rows for t in r['caption']})
+    """For each row: (prompt ids, [target ids, ...]), once per data set. Text is BOS, prompt; a target is a caption or answer and EOS."""
+    targets = sorted({t for r in rows for t in row_targets(r)})
     ids = dict(zip(targets, encode_targets(tokenizer, targets, config['max_text_tokens'])))
-    return [(prompt, [ids[t] for t in r['caption']]) for r in rows]
+    prompts = {q: encode_prompt(tokenizer, config, q) for q in {r.get('question', '') for r in rows}}
+    return [(prompts[r.get('question', '')], [ids[t] for t in row_targets(r)]) for r in rows]
 
 
-def encode_prompt(tokenizer, instruction, answer_prompt):
+def row_targets(row):
+    """The texts that a model may say of this row."""
+    return row['answers'] if 'question' in row else row['caption']
+
+
+def encode_prompt(tokenizer, config, question=''):
     """BOS (EOS where the tokenizer has none), then the instruction and the answer prompt, whose last space belongs to the target."""
-    text = re.sub(' +$', '', instruction + answer_prompt)
+    text = re.sub(' +$', '', config['instruction'].format(prompt=question) + config['answer_prompt'])
     bos = tokenizer.bos_token_id if tokenizer.bos_token_id is not None else tokenizer.eos_token_id
     return [bos] + (tokenizer(text, add_special_tokens=False).input_ids if text else [])
 
@@ -210,16 +204,17 @@ def encode_targets(tokenizer, texts, max_tokens):
 # ---- the feature cache ----------------------------------------------------------------------------------------------
 
 def feature_cache(rows, encoder, config, split, device, autocast, is_main=True, wait=lambda: None):
-    """The frozen encoder's hidden states of every row as a read-only memory map (rows, views, S, 1+N, D), fp16.
+    """The frozen encoder's hidden states of every picture of the rows, in their order, as a read-only memory map (pictures, views, S, 1+N, D), fp16.
 
     View 0 is the plain picture, the others are augmented ones ('train' alone, `cache_views` of them in all). The file's name carries
     a hash of the encoder's weights, the preprocessing and the data, so a stale cache is never read. is_main, wait: in a
     multi-process run one process writes and all wait for it. Raises BadData naming every picture that cannot be read.
     """
+    images = list(dict.fromkeys(r['image'] for r in rows))
     views = config['cache_views'] if split == 'train' else 1
     transforms = [image_transform(encoder, config['resize'], train=v > 0) for v in range(min(views, 2))]
-    shape = (len(rows), views, encoder.source_layers, 1 + int(np.prod(encoder.grid)), encoder.dim)
-    stat = [(r['image'], s.st_size, s.st_mtime_ns, s.st_ctime_ns) for r in rows for s in [os.stat(r['image'])]]
+    shape = (len(images), views, encoder.source_layers, 1 + int(np.prod(encoder.grid)), encoder.dim)
+    stat = [(image, s.st_size, s.st_mtime_ns, s.st_ctime_ns) for image in images for s in [os.stat(image)]]
     key = hashlib.sha256(json.dumps([shape, encoder.fingerprint(), encoder.name, encoder.image_size, repr(transforms), config['seed'],
                                      stat, repr(autocast.keywords)]).encode()).hexdigest()[:16]
     folder = Path(config['cache_dir'])
@@ -230,16 +225,16 @@ def feature_cache(rows, encoder, config, split, device, autocast, is_main=True, 
         except OSError as e:
             raise BadData(f'cache_dir={str(folder)!r}: {e}') from e
         stale = [p.name for p in folder.glob(f'{split}-*.npy')]
-        print(f'caching {len(rows)} x {views} {split} pictures as {"x".join(map(str, shape[2:]))} hidden states, '
+        print(f'caching {len(images)} x {views} {split} pictures as {"x".join(map(str, shape[2:]))} hidden states, '
               f'{np.prod(shape) * 2 / 1e9:.2f} GB, in {path}' + (f' (made with other data or another encoder: {", ".join(stale)})' if stale else ''))
-        write_cache(path, shape, rows, encoder, transforms, config, device, autocast)
+        write_cache(path, shape, images, encoder, transforms, config, device, autocast)
     wait()
     return np.load(path, mmap_mode='r')
 
 
-def write_cache(path, shape, rows, encoder, transforms, config, device, autocast):
+def write_cache(path, shape, images, encoder, transforms, config, device, autocast):
     temporary = path.with_suffix(f'.{os.getpid()}.tmp')
-    views = [(row['image'], transforms[min(v, 1)], seeded(config['seed'], v, i)) for i, row in enumerate(rows) for v in range(shape[1])]
+    views = [(image, transforms[min(v, 1)], seeded(config['seed'], v, i)) for i, image in enumerate(images) for v in range(shape[1])]
     loader = torch.utils.data.DataLoader(views, batch_size=config['cache_batch_size'], num_workers=config['num_workers'], collate_fn=load_views)
     errors = []
     try:
@@ -278,30 +273,52 @@ def load_pixels(path, transform, seed):
 
 # ---- batches --------------------------------------------------------------------------------------------------------
 
-class Rows(torch.utils.data.Dataset):
-    """(epoch, row index) -> one input and `texts_per_input` of its texts. cache: its hidden states, else pictures are decoded."""
+class Inputs(torch.utils.data.Dataset):
+    """(epoch, input index) -> one picture and, in training, `texts_per_input` of its texts. cache: its hidden states, else it is decoded.
+
+    A row is an input of its own; but with several texts per input, the rows of a picture (its questions) share one, as many as fit.
+    """
 
     def __init__(self, rows, texts, config, transform=None, cache=None, train=False):
         self.rows, self.texts, self.transform, self.cache, self.train = rows, texts, transform, cache, train
         self.seed, self.texts_per_input = config['seed'], config['texts_per_input'] if train else 1
+        self.pictures = {image: i for i, image in enumerate(dict.fromkeys(r['image'] for r in rows))}
+        self.inputs = by_picture(rows, self.texts_per_input)
+
+    def __len__(self):
+        return len(self.inputs)
 
     def __getitem__(self, key):
         epoch, i = key
         seed = seeded(self.seed, epoch, i)
         rng = np.random.default_rng(seed)
-        prompt, targets = self.texts[i]
-        if self.train:                                                  # one of its captions, drawn afresh each epoch
-            order = rng.permutation(len(targets))
-            chosen = [targets[order[g % len(targets)]] for g in range(self.texts_per_input)]
+        chosen = []
+        texts = [self.texts[row] for row in self.inputs[i]]
+        if self.train:                                                  # of each row a caption or answer, drawn afresh each epoch
+            orders = [rng.permutation(len(targets)) for _, targets in texts]
+            for g in range(self.texts_per_input):
+                (prompt, targets), order = texts[g % len(texts)], orders[g % len(texts)]
+                chosen.append((prompt, targets[order[g // len(texts) % len(order)]]))
         else:
-            chosen = targets[:1]
-        item = dict(texts=[(prompt, target) for target in chosen], error='')
+            chosen = [(prompt, targets[0]) for prompt, targets in texts]
+        item, image = dict(texts=chosen, error=''), self.rows[self.inputs[i][0]]['image']
         if self.cache is not None:
             view = rng.integers(self.cache.shape[1]) if self.train else 0
-            item['features'] = torch.from_numpy(self.cache[i, view].astype(np.float32))         # (S, 1+N, D)
+            item['features'] = torch.from_numpy(self.cache[self.pictures[image], view].astype(np.float32))      # (S, 1+N, D)
         elif self.transform is not None:
-            item['pixels'], item['error'] = load_pixels(self.rows[i]['image'], self.transform, seed)
+            item['pixels'], item['error'] = load_pixels(image, self.transform, seed)
         return item
+
+
+def by_picture(rows, most):
+    """Row indices in groups of up to `most` that have their picture in common."""
+    groups, last = [], {}                                               # last: picture -> its newest group
+    for i, row in enumerate(rows):
+        if len(last.get(row['image'], ())) in (0, most):
+            last[row['image']] = []
+            groups.append(last[row['image']])
+        last[row['image']].append(i)
+    return groups
 
 
 def collate(items, pad_id):

@@ -4,8 +4,6 @@ Caption a split and score it: out_dir/eval_SPLIT.json, and eval_SPLIT.html to lo
     python eval_caption.py --out_dir=out/demo                               # the test split
     python eval_caption.py --out_dir=out/demo --blind_dir=out/demo_blind    # beside the same LLM without a picture
 """
-import base64
-import io
 import json
 import re
 import sys
@@ -18,6 +16,7 @@ from pycocoevalcap.cider.cider import Cider
 from pycocoevalcap.rouge.rouge import Rouge
 
 from configurator import configure
+from page import bar, card, page as html_page
 
 # ---- knobs ----------------------------------------------------------------------------------------------------------
 out_dir = 'out/demo'                # a run of train.py
@@ -72,49 +71,20 @@ def pictures(rows, n=0):
     return [rows[i * len(rows) // n] for i in range(n)] if 0 < n < len(rows) else rows
 
 
-STYLE = """:root{color-scheme:light dark;--soft:light-dark(#6a6a70,#a2a2a8);--line:light-dark(#e2e0da,#36383c)}.see{color:light-dark(#24705c,#63c5a8)}
-.blind{color:light-dark(#ad6030,#dd9a63)}*{box-sizing:border-box;margin:0}.bars{margin-top:auto}.bar{display:flex;align-items:center}body{max-width:1400px;
-margin:auto;padding:36px 24px;background:light-dark(#f5f4f0,#131416);font:15px/1.45 system-ui,sans-serif;overflow-wrap:anywhere}h2{font-size:18px;
-line-height:1.3}.soft,th,summary{color:var(--soft);font-size:13px;font-weight:400}pre{white-space:pre-wrap}.wide{overflow-x:auto}table{margin:18px 0 10px}
-td,th{padding-left:22px;text-align:right;white-space:nowrap}td:nth-child(2){font-size:32px;font-weight:650}tr>:first-child{padding:0;text-align:left}
-button{font:inherit;color:inherit;background:none;border:1px solid var(--line);border-radius:99px;padding:4px 14px;margin:14px 6px 0 0}main{display:grid;
-grid:auto/repeat(auto-fill,minmax(250px,1fr));gap:16px;margin-top:18px}article{background:light-dark(#fff,#1e1f22);border:1px solid var(--line);
-border-radius:14px;overflow:hidden;padding:0 16px 14px;display:flex;flex-direction:column;gap:8px}figure{background:#fff;display:grid;place-items:center;
-height:230px;margin:0 -16px 4px}img{max-width:92%;max-height:206px}.bar b{width:38px;text-align:right;font-size:12px}.bar i{flex:1;height:5px;
-border-radius:3px;background:linear-gradient(currentColor 0 0) 0/var(--w) no-repeat var(--line)}"""
-SCRIPT = """nav.hidden=0;const all=[...grid.children];nav.onclick=e=>e.target.value&&grid.append(...all.toSorted((a,b)=>(a.dataset.c-b.dataset.c)*e.target.value))"""
-
-
-def card(row, full):
-    """One picture of the page, transparent parts on white. full: the CIDEr of a full bar."""
-    from data import read_image
-    image, jpeg = read_image(row['image']), io.BytesIO()
-    image.thumbnail((256, 256))
-    image.save(jpeg, 'JPEG', quality=85)
-    bars = ''.join(f'<div class="bar {kind}"><i style="--w:{row[key] / full:.1%}"></i><b>{row[key]:.0f}</b></div>'
-                   for kind, key in (('see', 'cider'), ('blind', 'blind_cider')) if key in row)
-    blind = f'<p class="blind"><span class="soft">blind:</span> {escape(row["blind_caption"])}</p>' if 'blind_caption' in row else ''
-    return f"""<article data-c="{row['cider']}"><figure><img src="data:image/jpeg;base64,{base64.b64encode(jpeg.getvalue()).decode()}" alt=""></figure>
-<h2 title="{escape(str(row['id']))}">{escape(row['caption']) or '&mdash;'}</h2>{blind}
-<p class="soft">reference: {'<br>'.join(map(escape, row['references']))}</p><div class="bars">{bars}</div></article>"""
-
-
 def page(result):
     """What eval_SPLIT.json holds -> one self-contained page of html."""
-    rows, scores, blind, knobs, run = result['rows'], result['scores'], result.get('blind_scores'), result['knobs'], result['trained_with']
-    table = ''.join(f'<tr class="{kind}"><td>{name}<td>' + '<td>'.join(f'{v:.1f}' for v in side.values()) for kind, name, side in (
+    rows, scores, blind = result['rows'], result['scores'], result.get('blind_scores')
+    table = f'<tr><th><th>{"<th>".join(scores)}' + ''.join(f'<tr class="{kind}"><td>{name}<td>' + '<td>'.join(f'{v:.1f}' for v in side.values()) for kind, name, side in (
         ('see', 'with the picture', scores), ('blind', 'blind: the same LLM without it', blind)) if side)
     table += f'<tr><td>ratio<td>{scores["CIDEr"] / blind["CIDEr"]:.1f}&times;' if blind and blind['CIDEr'] else ''
-    title, llm, encoder, connector = map(escape, (f'{run["dataset"]}, {knobs["split"]} split', run['llm'], str(run['encoder']), run['connector']))
     full = max(100, *(max(r['cider'], r.get('blind_cider', 0)) for r in rows))
-    return f"""<!doctype html><html lang="en"><meta charset="utf-8"><meta name="viewport" content="width=device-width"><title>{title}</title>
-<meta http-equiv="Content-Security-Policy" content="default-src 'none';img-src data:;style-src 'unsafe-inline';script-src 'unsafe-inline'">
-<style>{STYLE}</style><header><p class="soft">nanoPALM captions</p><h1>{title}</h1><p>{len(rows)} pictures, described by {llm} looking through
-{encoder}, both frozen; only the {connector} adapter between them is trained.</p><div class="wide"><table><tr><th><th>{'<th>'.join(scores)}{table}</table></div>
-<p class="soft">Scores x 100. Bars: CIDEr of the one picture, full at {full:.0f}. Tokenizer: {escape(result['tokenizer'])}.</p>
-<details><summary>Settings</summary><pre>{escape(json.dumps({'evaluated': knobs, 'trained': run}, indent=1))}</pre></details>
-<nav id="nav" hidden><button value="0">in order</button><button value="-1">best first</button><button value="1">worst first</button></nav></header>
-<main id="grid">{''.join(card(row, full) for row in rows[::-(-len(rows) // knobs['page_rows'])])}</main><script>{SCRIPT}</script></html>"""
+    cards = []
+    for row in rows:
+        below = f'<p class="blind"><span class="soft">blind:</span> {escape(row["blind_caption"])}</p>' if 'blind_caption' in row else ''
+        below += f'<p class="soft">reference: {"<br>".join(map(escape, row["references"]))}</p>'
+        bars = ''.join(bar(kind, row[key], full) for kind, key in (('see', 'cider'), ('blind', 'blind_cider')) if key in row)
+        cards.append(card(row['image'], row['cider'], str(row['id']), row['caption'], below, bars))
+    return html_page('captions', result, table, f'Scores x 100. Bars: CIDEr of the one picture, full at {full:.0f}. Tokenizer: {escape(result["tokenizer"])}.', cards)
 
 
 def main(config):

@@ -74,9 +74,10 @@ AttentionMaskInterface.register('prefix', sdpa_mask)
 # ---- the model ------------------------------------------------------------------------------------------------------
 
 class PALM(nn.Module):
-    """encoder: `Encoder` or None (cached features, or blind); llm: a causal LM of transformers; both frozen."""
+    """encoder: `Encoder` or None (cached features, or blind); llm: a causal LM of transformers; both frozen. prefix_start: token ids
+    in front of the perceptual tokens that are given at layer 0."""
 
-    def __init__(self, llm, adapter, encoder=None):
+    def __init__(self, llm, adapter, encoder=None, prefix_start=()):
         super().__init__()
         if llm.config.model_type not in LLM_FAMILIES:
             raise ValueError(f'the layers of {llm.config.model_type!r} models cannot be given a prefix; known: {", ".join(LLM_FAMILIES)}')
@@ -98,6 +99,7 @@ class PALM(nn.Module):
         if self.unplaced_prompt:
             self.decoder.embed_positions.register_forward_hook(no_embedding_below_zero, with_kwargs=True)
         self.prefix_tokens = []
+        self.register_buffer('prefix_start', torch.tensor(prefix_start, dtype=torch.long), persistent=False)
         self.train(False)
 
     @property
@@ -121,6 +123,10 @@ class PALM(nn.Module):
         cfg, decoder = self.adapter.cfg, self.decoder
         given = self.adapter(sources)
         dtype = self.llm.dtype
+        if 0 in given and len(self.prefix_start):
+            start = self.llm.get_input_embeddings()(self.prefix_start)
+            start = start if getattr(decoder, 'project_in', None) is None else decoder.project_in(start)     # (n, D)
+            given[0] = torch.cat([start.expand(len(given[0]), -1, -1), given[0].to(dtype)], dim=1)
         cache, z, prefix = DynamicCache(), None, []
         self.prefix_tokens = []                                 # of each layer that has any: (B * N, do they flow on), for the FLOP count
         for i, layer in enumerate(decoder.layers):
@@ -288,7 +294,8 @@ class Encoder(nn.Module):
             return [x.permute(0, 2, 3, 1) for x in out], None
         if self.source_layers > 1:
             raise ValueError(f'source_layers={self.source_layers}: the layers of {self.name} differ in width, only its last can be read')
-        return [self.vit.forward_features(pixels).permute(0, 2, 3, 1)], None
+        x = self.vit.forward_features(pixels).permute(0, 2, 3, 1)                           # a CNN has no final norm: it gets one
+        return [F.layer_norm(x, x.shape[-1:])], [F.layer_norm(x.mean((1, 2))[:, None], x.shape[-1:])]
 
     def forward(self, pixels):
         with torch.set_grad_enabled(torch.is_grad_enabled() and any(p.requires_grad for p in self.parameters())):   # only where tuned
@@ -347,7 +354,8 @@ def build(config, device, dtype):
         encoder = Encoder(config['encoder'], cfg.source_layers, config['image_size'], weights) if config['encoder'] else None
         adapter = Adapter(cfg, encoder and encoder.dim, encoder and encoder.grid, llm.config.hidden_size, llm.config.num_hidden_layers,
                           llm.get_input_embeddings().embedding_dim)
-    return PALM(llm, adapter, encoder).to(device), tokenizer
+    start = tokenizer(cfg.prefix_start, add_special_tokens=False).input_ids if cfg.prefix_start else ()
+    return PALM(llm, adapter, encoder, start).to(device), tokenizer
 
 
 def write_atomically(path, write):

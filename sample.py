@@ -13,7 +13,7 @@ import torch
 from tqdm import tqdm
 
 from configurator import configure
-from data import BadData, encode_prompt, image_transform, read_image
+from data import BadData, by_picture, encode_prompt, image_transform, read_image
 
 # ---- knobs ----------------------------------------------------------------------------------------------------------
 out_dir = 'out/demo'                # a run of train.py
@@ -27,21 +27,28 @@ device = 'auto'
 dtype = 'auto'
 # ---------------------------------------------------------------------------------------------------------------------
 
+MAX_TEXTS = 8                       # questions of one picture in one batch
 PICTURES = ('.png', '.jpg', '.jpeg', '.webp', '.gif', '.bmp', '.tif', '.tiff')
 
 
 def generate_rows(model, tokenizer, config, rows, batch_size, progress=True, **generation):
     """One text for each row, in order. config: the knobs the model was trained with."""
     transform = image_transform(model.encoder, config['resize'], train=False) if model.encoder else None
-    prompt = encode_prompt(tokenizer, config['instruction'].format(prompt=''), config['answer_prompt'])
-    device, texts = next(model.adapter.parameters()).device, []
+    prompts = [encode_prompt(tokenizer, config, row.get('question', '')) for row in rows]
+    inputs = sorted(by_picture(rows, MAX_TEXTS), key=len)      # the questions of a picture share its prefix
+    device, texts = next(model.adapter.parameters()).device, [''] * len(rows)
     with torch.autocast(device.type, dtype=model.llm.dtype, enabled=model.llm.dtype != torch.float32):
-        for b in tqdm(range(0, len(rows), batch_size), desc='generating', unit='batch', disable=not progress or not sys.stderr.isatty()):
-            batch = rows[b:b + batch_size]
-            pixels = torch.stack([transform(read_image(row['image'])) for row in batch]).to(device) if transform else None
-            ids = torch.tensor([prompt] * len(batch), device=device)
-            new = model.generate(ids, pixels=pixels, **generation)
-            texts += [' '.join(t.split()) for t in tokenizer.batch_decode(new, skip_special_tokens=True)]
+        for b in tqdm(range(0, len(inputs), batch_size), desc='generating', unit='batch', disable=not progress or not sys.stderr.isatty()):
+            batch = inputs[b:b + batch_size]
+            G = max(map(len, batch))
+            asked = [group[g % len(group)] for group in batch for g in range(G)]             # (B*G,) rows: every input has as many texts
+            T = max(len(prompts[i]) for i in asked)
+            ids = torch.tensor([[tokenizer.pad_token_id] * (T - len(prompts[i])) + prompts[i] for i in asked], device=device)
+            mask = torch.tensor([[0] * (T - len(prompts[i])) + [1] * len(prompts[i]) for i in asked], device=device)
+            pixels = torch.stack([transform(read_image(rows[group[0]]['image'])) for group in batch]).to(device) if transform else None
+            new = model.generate(ids, None if mask.all() else mask, pixels=pixels, **generation)
+            for i, text in zip(asked, tokenizer.batch_decode(new, skip_special_tokens=True)):
+                texts[i] = ' '.join(text.split())
     return texts
 
 

@@ -25,7 +25,7 @@ from tqdm import tqdm
 
 from adapters import AdapterConfig
 from configurator import configure
-from data import BadData, Rows, batch_keys, collate, feature_cache, image_transform, load_rows, seeded, tokenize_rows
+from data import BadData, Inputs, batch_keys, collate, feature_cache, image_transform, load_rows, row_targets, seeded, tokenize_rows
 from metrics import draw_losses, find_peak_flops, make_logger, peak_memory, training_flops
 from model import build, load_checkpoint, pick_device_and_dtype, save_adapter, write_atomically
 from sample import generate_rows
@@ -128,8 +128,6 @@ def main(config):
     # -- data and models
     rows = {split: load_rows(config, split) for split in ('train', 'val')}
     rows['val'] = rows['val'][:eval_rows]
-    if batch_size > len(rows['train']):
-        raise BadData(f'batch_size={batch_size} is more than the {len(rows["train"])} rows of the training split')
     torch.manual_seed(seed)
     model, tokenizer = build(config, device, dtype)
     if init_from not in ('scratch', 'resume', 'auto'):
@@ -142,7 +140,9 @@ def main(config):
     for split in rows if encoder else ():
         inputs[split] = (dict(cache=feature_cache(rows[split], model.encoder, config, split, device, autocast, is_main, wait)) if cache_features
                          else dict(transform=image_transform(model.encoder, resize, split == 'train')))
-    datasets = {split: Rows(rows[split], texts[split], config, train=split == 'train', **inputs[split]) for split in rows}
+    datasets = {split: Inputs(rows[split], texts[split], config, train=split == 'train', **inputs[split]) for split in rows}
+    if batch_size > len(datasets['train']):
+        raise BadData(f'batch_size={batch_size} is more than the {len(datasets["train"])} inputs of the training split')
 
     # -- optimizer and schedule
     params = list(model.trained().values())
@@ -150,7 +150,7 @@ def main(config):
               for name, p in model.trained().items()]
     optimizer = torch.optim.AdamW(groups, betas=(0.9, beta2), eps=adam_eps, weight_decay=weight_decay, fused=True)
     scaler = torch.amp.GradScaler(device.split(':')[0], enabled=dtype == 'float16')
-    steps_per_epoch = len(rows['train']) / (batch_size * accumulate)
+    steps_per_epoch = len(datasets['train']) / (batch_size * accumulate)
     last_iter = max_iters or max(1, round(epochs * steps_per_epoch))
     step, best, window, logged = 0, math.inf, 0.0, 0        # window: the summed loss since the last log line, at step `logged`
     if resuming:
@@ -160,7 +160,7 @@ def main(config):
         f'{world} x {device} in {dtype}')
 
     # -- batches
-    keys = batch_keys(len(rows['train']), batch_size, seed, first=step * accumulate, rank=rank, world=world)
+    keys = batch_keys(len(datasets['train']), batch_size, seed, first=step * accumulate, rank=rank, world=world)
     pad = functools.partial(collate, pad_id=tokenizer.pad_token_id)
     loader_options = dict(collate_fn=pad, num_workers=num_workers if encoder and not cache_features else 0, pin_memory=device.startswith('cuda'))
 
@@ -207,7 +207,7 @@ def main(config):
         model.train()
         say(f'step {step}: validation loss {val_loss:.4f}' + (' (best)' if val_loss < best else ''))
         for row, caption in zip(shown, captions):
-            say(f'    {caption}   <- {row["caption"][0]}')
+            say(f'    {caption}   <- {row_targets(row)[0]}')
         record(dict(iter=step, val_loss=val_loss, samples=captions))
         better, best = val_loss < best, min(val_loss, best)
         state = dict(step=step, best=best, window=window, logged=logged, config=config, trained=model.trained(),

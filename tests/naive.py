@@ -30,6 +30,11 @@ def visual_tokens(palm, features):
             z = adapter.token_norms[j](z)
         if cfg.token_bias:
             z = z * adapter.token_biases[j].scale + adapter.token_biases[j].bias
+        if layer == 0:
+            start = palm.llm.get_input_embeddings()(palm.prefix_start)
+            if getattr(palm.decoder, 'project_in', None) is not None:
+                start = palm.decoder.project_in(start)
+            z = torch.cat([start.expand(len(z), -1, -1), z], dim=1)
         tokens[layer] = z
     return tokens
 

@@ -16,7 +16,7 @@ from torch.utils.data import DataLoader
 from transformers import AutoTokenizer
 
 import data
-from data import BadData, Rows, batch_keys, collate, encode_prompt, encode_targets, feature_cache, image_transform, load_rows, read_image, tokenize_rows
+from data import BadData, Inputs, batch_keys, collate, encode_prompt, encode_targets, feature_cache, image_transform, load_rows, read_image, tokenize_rows
 from model import Encoder
 
 
@@ -136,7 +136,7 @@ def test_not_utf8(jsonl):
 
 
 def test_data_sets_that_are_none(jsonl, tmp_path):
-    assert "neither 'coco', nor a folder" in message(tmp_path / 'nowhere')
+    assert "'vqav2_karpathy', nor a folder" in message(tmp_path / 'nowhere')
     assert str(tmp_path / 'train.jsonl') in message(tmp_path)
     assert 'no rows' in message(split_files(jsonl, ''))
 
@@ -293,16 +293,16 @@ def test_transform(vit, resize):
 def test_text(llm):
     tokenizer = AutoTokenizer.from_pretrained(llm)
     bos, eos = tokenizer.bos_token_id, tokenizer.eos_token_id
-    assert encode_prompt(tokenizer, '', '') == [bos]
-    prompt = encode_prompt(tokenizer, 'What is it?', '\n\nAnswer: ')
-    assert prompt[0] == bos and bos not in prompt[1:] and tokenizer.decode(prompt[1:]) == 'What is it?\n\nAnswer:'
+    assert encode_prompt(tokenizer, dict(instruction='{prompt}', answer_prompt='')) == [bos]
+    prompt = encode_prompt(tokenizer, dict(instruction='Q: {prompt}', answer_prompt='\n\nAnswer: '), 'What is it?')
+    assert prompt[0] == bos and bos not in prompt[1:] and tokenizer.decode(prompt[1:]) == 'Q: What is it?\n\nAnswer:'
     targets = encode_targets(tokenizer, ['A red circle.', '  A \n red circle. ', '猫'], 50)
     assert all(t[-1] == eos and eos not in t[:-1] and bos not in t for t in targets)
     assert [tokenizer.decode(t[:-1]) for t in targets] == [' A red circle.', ' A red circle.', ' 猫']
     assert encode_targets(tokenizer, ['A red circle. ' * 9], 7) == [tokenizer(' A red circle. A red', add_special_tokens=False).input_ids[:6] + [eos]]
     rows = [dict(caption=['b', 'a']), dict(caption=['b'])]
     texts = tokenize_rows(rows, tokenizer, config(answer_prompt='Answer: '))
-    assert texts[0][0] == encode_prompt(tokenizer, '', 'Answer: ') and texts[0][1] == encode_targets(tokenizer, ['b', 'a'], 50) and texts[1][1] == texts[0][1][:1]
+    assert texts[0][0] == encode_prompt(tokenizer, dict(instruction='', answer_prompt='Answer: ')) and texts[0][1] == encode_targets(tokenizer, ['b', 'a'], 50) and texts[1][1] == texts[0][1][:1]
 
 
 def test_special_tokens_in_a_caption_are_text(llm):
@@ -357,7 +357,7 @@ def vit(encoder):
 
 def train_rows(vit, rows, **knobs):
     texts = [([1], [[i + 10, 2], [i + 50, 2]]) for i in range(len(rows))]
-    return Rows(rows, texts, config(**knobs), transform=image_transform(vit, 'pad', train=True), train=True)
+    return Inputs(rows, texts, config(**knobs), transform=image_transform(vit, 'pad', train=True), train=True)
 
 
 def epoch_of(dataset, first=0, n=8, num_workers=0):
@@ -394,7 +394,7 @@ def test_captions_of_an_epoch(vit, pictures):
     assert all(len(d) == 1 for d in drawn) and sorted({tuple(t) for d in drawn for _, t in d}) == [(10, 2), (50, 2)]
     assert sorted(train_rows(vit, rows, texts_per_input=2)[0, 0]['texts']) == both      # all different where there are as many
     assert sorted(train_rows(vit, rows, texts_per_input=4)[0, 0]['texts']) == sorted(both * 2)
-    plain = Rows(rows, [([1], [[10, 2], [50, 2]])] * len(rows), config(texts_per_input=2))
+    plain = Inputs(rows, [([1], [[10, 2], [50, 2]])] * len(rows), config(texts_per_input=2))
     assert plain[0, 0]['texts'] == both[:1]                                             # validation: the first
 
 
@@ -437,7 +437,7 @@ def test_cache_holds_what_the_encoder_says(vit, pictures, cached):
         states = vit(transform(read_image(rows[i]['image']))[None])[0]
         assert abs(torch.from_numpy(cache[i, 0].astype(np.float32)) - states).max() <= 1e-3 * states.abs().max()
     assert np.isfinite(cache).all() and len({c.tobytes() for c in cache}) == 16
-    item = Rows(rows, [([1], [[2]])] * 16, config(), cache=cache)[0, 3]
+    item = Inputs(rows, [([1], [[2]])] * 16, config(), cache=cache)[0, 3]
     assert item['features'].dtype == torch.float32 and item['features'].numpy().astype(np.float16).tobytes() == cache[3, 0].tobytes()
 
 
@@ -460,7 +460,7 @@ def test_cached_views(pictures, cached, vit):
     assert np.abs(cache[:, 0] - plain[:, 0]).max() < 1e-2
     assert all(len({v.tobytes() for v in row}) == 3 for row in cache)
     assert cached(load(pictures, 'val'), split='val', cache_views=3)[0].shape[1] == 1
-    dataset = Rows(rows, [([1], [[2]])] * 16, config(), cache=cache, train=True)
+    dataset = Inputs(rows, [([1], [[2]])] * 16, config(), cache=cache, train=True)
     shown = {dataset[epoch, 0]['features'].numpy().tobytes() for epoch in range(20)}
     assert len(shown) == 3
     (tenth, _), (other_seed, _) = cached(rows, cache_views=3, cache_batch_size=10), cached(rows, cache_views=3, seed=1)

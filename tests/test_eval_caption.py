@@ -143,7 +143,7 @@ def test_page_is_self_contained_and_escapes(pictures, blind):
 def test_page_shows_so_many_rows(pictures):
     r = result(pictures)
     r['knobs']['page_rows'] = 2
-    assert page(r).count('<article') == 2 and '4 pictures' in page(r)
+    assert page(r).count('<article') == 2 and '4 captions' in page(r)
 
 
 def test_blind_score_of_zero_has_no_ratio(pictures):

@@ -33,6 +33,7 @@ MECHANISMS = dict(                      # knobs, and the layers whose text reads
     limber_all=(dict(connector='linear'), range(6)),
     limber_cls=(dict(connector='linear', source_tokens='cls'), range(6)),
     qp_l0=(qp, range(6)),
+    started=(qp, range(6)),
     r_linear=(dict(connector='r_linear', adapter_dim=32), range(6)),
     qp_inner=(inner, [2, 3, 4]),
     strided=(inner | dict(n_targets=2, target_stride=2), [2, 3, 4]),
@@ -52,7 +53,8 @@ def make(llm='llama', mechanism='limber_all', **knobs):
     model = AutoModelForCausalLM.from_config(LLMS[llm])
     model.generation_config.eos_token_id = None
     cfg = AdapterConfig(**dict(mapper_dropout=0.0, n_prompt=3) | MECHANISMS[mechanism][0] | knobs)
-    palm = PALM(model, Adapter(cfg, D_ENC, GRID, 64, LAYERS, model.get_input_embeddings().embedding_dim))
+    palm = PALM(model, Adapter(cfg, D_ENC, GRID, 64, LAYERS, model.get_input_embeddings().embedding_dim),
+                prefix_start=(5, 9) if mechanism == 'started' else ())
     with torch.no_grad():
         for name, p in palm.trained().items():
             p += 0.1 * torch.randn_like(p) + name.endswith('.gate')     # a gate of c_attn is open
@@ -79,7 +81,7 @@ def assert_close(a, b, tolerance=1e-5):
 
 
 every_pair = pytest.mark.parametrize('llm, mechanism', [            # every mechanism on two LLMs, every LLM with one that does it all
-    (llm, m) for llm in LLMS for m in PREFIXES if llm in ('llama', 'opt') or m == 'inner_to_end'])
+    (llm, m) for llm in LLMS for m in PREFIXES if llm in ('llama', 'opt') or m in ('inner_to_end', 'started')])
 both_kinds = pytest.mark.parametrize('llm', ['llama', 'opt'])       # rotary and learned positions
 every_mechanism = pytest.mark.parametrize('mechanism', MECHANISMS)
 flowing_or_fresh = pytest.mark.parametrize('mechanism', ['limber_all', 'qp_inner'])

@@ -1,0 +1,49 @@
+"""
+The page of an evaluation: one self-contained file of html, a card for every picture, to be read in a browser or mailed.
+"""
+import base64
+import io
+import json
+from html import escape
+
+from data import read_image
+
+STYLE = """:root{color-scheme:light dark;--soft:light-dark(#6a6a70,#a2a2a8);--line:light-dark(#e2e0da,#36383c)}.see{color:light-dark(#24705c,#63c5a8)}
+.blind{color:light-dark(#ad6030,#dd9a63)}*{box-sizing:border-box;margin:0}.bars{margin-top:auto}.bar{display:flex;align-items:center}body{max-width:1400px;
+margin:auto;padding:36px 24px;background:light-dark(#f5f4f0,#131416);font:15px/1.45 system-ui,sans-serif;overflow-wrap:anywhere}h2{font-size:18px;
+line-height:1.3}.soft,th,summary{color:var(--soft);font-size:13px;font-weight:400}pre{white-space:pre-wrap}.wide{overflow-x:auto}table{margin:18px 0 10px}
+td,th{padding-left:22px;text-align:right;white-space:nowrap}td:nth-child(2){font-size:32px;font-weight:650}tr>:first-child{padding:0;text-align:left}
+button{font:inherit;color:inherit;background:none;border:1px solid var(--line);border-radius:99px;padding:4px 14px;margin:14px 6px 0 0}main{display:grid;
+grid:auto/repeat(auto-fill,minmax(250px,1fr));gap:16px;margin-top:18px}article{background:light-dark(#fff,#1e1f22);border:1px solid var(--line);
+border-radius:14px;overflow:hidden;padding:0 16px 14px;display:flex;flex-direction:column;gap:8px}figure{background:#fff;display:grid;place-items:center;
+height:230px;margin:0 -16px 4px}img{max-width:92%;max-height:206px}.bar b{width:38px;text-align:right;font-size:12px}.bar i{flex:1;height:5px;
+border-radius:3px;background:linear-gradient(currentColor 0 0) 0/var(--w) no-repeat var(--line)}"""
+SCRIPT = """nav.hidden=0;const all=[...grid.children];nav.onclick=e=>e.target.value&&grid.append(...all.toSorted((a,b)=>(a.dataset.c-b.dataset.c)*e.target.value))"""
+
+
+def bar(kind, value, full):
+    """A score as a bar: kind 'see' or 'blind', `full` is the value that fills it."""
+    return f'<div class="bar {kind}"><i style="--w:{value / full:.1%}"></i><b>{value:.0f}</b></div>'
+
+
+def card(image, score, title, heading, below, bars):
+    """One picture, transparent parts on white. below, bars: html; score sorts the page."""
+    picture, jpeg = read_image(image), io.BytesIO()
+    picture.thumbnail((256, 256))
+    picture.save(jpeg, 'JPEG', quality=85)
+    return f"""<article data-c="{score}"><figure><img src="data:image/jpeg;base64,{base64.b64encode(jpeg.getvalue()).decode()}" alt=""></figure>
+<h2 title="{escape(title)}">{escape(heading) or '&mdash;'}</h2>{below}<div class="bars">{bars}</div></article>"""
+
+
+def page(kind, result, table, note, cards):
+    """kind: 'captions' or 'answers'; result: what eval_SPLIT.json holds; table: html rows; cards: html. Returns the page."""
+    knobs, run = result['knobs'], result['trained_with']
+    title, llm, encoder, connector = map(escape, (f'{run["dataset"]}, {knobs["split"]} split', run['llm'], str(run['encoder']), run['connector']))
+    return f"""<!doctype html><html lang="en"><meta charset="utf-8"><meta name="viewport" content="width=device-width"><title>{title}</title>
+<meta http-equiv="Content-Security-Policy" content="default-src 'none';img-src data:;style-src 'unsafe-inline';script-src 'unsafe-inline'">
+<style>{STYLE}</style><header><p class="soft">nanoPALM {kind}</p><h1>{title}</h1><p>{len(result['rows'])} {kind}, given by {llm} looking through
+{encoder}, both frozen; only the {connector} adapter between them is trained.</p><div class="wide"><table>{table}</table></div>
+<p class="soft">{note}</p>
+<details><summary>Settings</summary><pre>{escape(json.dumps({'evaluated': knobs, 'trained': run}, indent=1))}</pre></details>
+<nav id="nav" hidden><button value="0">in order</button><button value="-1">best first</button><button value="1">worst first</button></nav></header>
+<main id="grid">{''.join(cards[::-(-len(cards) // knobs['page_rows'])])}</main><script>{SCRIPT}</script></html>"""
