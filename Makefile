@@ -6,7 +6,7 @@ endif
 TRAIN_FLAGS ?=
 BIN := .venv/bin
 
-.PHONY: demo test clean-demo
+.PHONY: demo demo-vqa test clean-demo
 
 demo: .venv/installed
 	$(BIN)/python prepare.py demo
@@ -14,11 +14,17 @@ demo: .venv/installed
 	$(BIN)/python train.py config/demo_blind.py $(TRAIN_FLAGS)
 	$(BIN)/python eval_caption.py --out_dir=out/demo --blind_dir=out/demo_blind
 
+demo-vqa: .venv/installed
+	$(BIN)/python prepare.py demo-vqa
+	$(BIN)/python train.py config/demo_vqa.py $(TRAIN_FLAGS)
+	$(BIN)/python train.py config/demo_vqa_blind.py $(TRAIN_FLAGS)
+	$(BIN)/python eval_vqa.py --out_dir=out/demo_vqa --blind_dir=out/demo_vqa_blind --num_beams=1 --max_new_tokens=4
+
 test: .venv/installed
 	$(BIN)/python -m pytest -q
 
 clean-demo:  ## forget the trained demo, keep what was fetched
-	rm -rf out/demo out/demo_blind
+	rm -rf out/demo out/demo_blind out/demo_vqa out/demo_vqa_blind
 
 .venv/installed: requirements.txt
 	$(PYTHON) -m venv .venv

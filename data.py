@@ -1,14 +1,8 @@
 """
-A data set is a list of rows, a row one picture with its captions, or with a question and its answers:
-
-    {'image': '/path/a.jpg', 'caption': ['a cat', 'a cat on a mat'], 'id': 0}
-    {'image': '/path/a.jpg', 'question': 'is it asleep?', 'answers': ['yes', 'yes', 'no'], 'id': 1}
-
-From rows to batches: decode -> augment -> (B, 3, H, W), or the frozen encoder's hidden states from a memory-mapped cache; text
+From rows (see rows.py) to batches: decode -> augment -> (B, 3, H, W), or the frozen encoder's hidden states from a memory-mapped cache; text
 -> token ids once per data set; everything random is a function of (seed, epoch, row), so a resumed run sees what an
 uninterrupted one would have seen, whatever the number of workers or processes.
 """
-import difflib
 import hashlib
 import json
 import os
@@ -22,110 +16,7 @@ from PIL import Image, ImageOps
 from torchvision.transforms import v2
 from tqdm import tqdm
 
-MAX_ERRORS_SHOWN = 20
-ROW_KEYS = dict(image='a path, relative to the file', caption='a text or a list of texts, none empty', question='a text',
-                answers='a text or a list of texts, none empty', split="'train', 'val' or 'test'", id='anything',
-                question_type='a text', answer_type='a text')
-
-
-class BadData(Exception):
-    """What is wrong with the user's data, in words for the user."""
-
-
-# ---- rows -----------------------------------------------------------------------------------------------------------
-
-def load_rows(config, split):
-    """The rows of a split, `config['train_rows']` applied to 'train': a fraction (<= 1) or a number of rows, seeded."""
-    import official
-    dataset, path = config['dataset'], Path(config['dataset'])
-    if split not in ('train', 'val', 'test'):
-        raise BadData(f"split={split!r} is none of 'train', 'val', 'test'")
-    if dataset in official.DATASETS:
-        rows = official.DATASETS[dataset](Path(config['data_dir']), split, config)
-    elif path.is_dir():
-        rows = read_jsonl(path / f'{split}.jsonl')
-    elif path.is_file():
-        rows = split_rows(read_jsonl(path), path)[split]
-    else:
-        raise BadData(f"dataset={dataset!r}: neither {', '.join(map(repr, official.DATASETS))}, nor a folder with train.jsonl, val.jsonl and test.jsonl, nor a .jsonl file")
-    if split == 'train' and config['train_rows']:
-        n = config['train_rows']
-        if n < 0:
-            raise BadData(f'train_rows={n}: expected 0 for all, a fraction up to 1, or a number of rows')
-        n = round(n * len(rows)) if n <= 1 else int(n)
-        keep = np.random.default_rng(config['seed']).permutation(len(rows))[:n]
-        rows = [rows[i] for i in sorted(keep)]
-    if not rows:
-        raise BadData(f'dataset={dataset!r}: split {split!r} has no rows')
-    return rows
-
-
-def read_jsonl(path):
-    """Own data: one JSON object a line, see ROW_KEYS. All wrong lines are reported at once."""
-    if not path.is_file():
-        raise BadData(f'{path}: no such file')
-    rows, errors, known_images = [], [], set()
-    for number, line in enumerate(path.read_bytes().removeprefix(b'\xef\xbb\xbf').split(b'\n'), 1):     # not splitlines(): a text may hold U+2028
-        if not line.strip():
-            continue
-        try:
-            row = json.loads(line.decode())
-        except ValueError as e:
-            reason = f'{e.msg} at column {e.colno}' if isinstance(e, json.JSONDecodeError) else f'not UTF-8: {e}'
-            errors.append(f'line {number}: not JSON ({reason}); expected {{"image": "a.jpg", "caption": ["..."]}}')
-            continue
-        wrong = row_errors(row, path.parent, known_images)
-        errors += [f'line {number}: {w}' for w in wrong]
-        if not wrong:
-            kind = 'answers' if 'question' in row else 'caption'
-            texts = [row[kind]] if isinstance(row[kind], str) else row[kind]
-            rows.append({**row, 'image': str(path.parent / row['image']), kind: texts, 'id': row.get('id', len(rows))})
-    if errors:
-        shown = '\n  '.join(errors[:MAX_ERRORS_SHOWN])
-        raise BadData(f'{path}: {len(errors)} wrong line{"s" * (len(errors) > 1)}\n  {shown}'
-                      + (f'\n  ... and {len(errors) - MAX_ERRORS_SHOWN} more' if len(errors) > MAX_ERRORS_SHOWN else ''))
-    return rows
-
-
-def row_errors(row, folder, known_images):
-    """What is wrong with one object of a JSONL file, as a list of sentences."""
-    if not isinstance(row, dict):
-        return [f'a {type(row).__name__}, expected an object {{"image": ..., "caption": ...}}']
-    errors = []
-    for key in row:
-        if key not in ROW_KEYS:
-            near = difflib.get_close_matches(key, ROW_KEYS, n=1)
-            errors.append(f'key {key!r} is not known' + (f', did you mean {near[0]!r}?' if near else f'; known: {", ".join(ROW_KEYS)}'))
-    image, kind = row.get('image'), 'answers' if 'question' in row else 'caption'
-    if not isinstance(image, str) or not image:
-        errors.append(f"key 'image' is {image!r}, expected {ROW_KEYS['image']}")
-    elif image not in known_images:
-        if os.path.isfile(folder / image):
-            known_images.add(image)
-        else:
-            errors.append(f"key 'image': there is no file {folder / image}")
-    texts = [row[kind]] if isinstance(row.get(kind), str) else row.get(kind)
-    if not isinstance(texts, list) or not texts or not all(isinstance(t, str) and t.strip() for t in texts):
-        errors.append(f'key {kind!r} is {row.get(kind)!r}, expected {ROW_KEYS[kind]}')
-    if 'caption' in row and kind == 'answers' or 'answers' in row and kind == 'caption':
-        errors.append("expected either 'caption', or 'question' with 'answers'")
-    if kind == 'answers' and not (isinstance(row['question'], str) and row['question'].strip()):
-        errors.append(f"key 'question' is {row['question']!r}, expected {ROW_KEYS['question']}")
-    if row.get('split', 'train') not in ('train', 'val', 'test'):
-        errors.append(f"key 'split' is {row['split']!r}, expected {ROW_KEYS['split']}")
-    return errors
-
-
-def split_rows(rows, path):
-    """One file: by its `split` keys, or else a tenth of the images (by hash of the path in the file) each to test and val."""
-    if any('split' in row for row in rows):
-        return {s: [r for r in rows if r.get('split', 'train') == s] for s in ('train', 'val', 'test')}
-    images = sorted({r['image'] for r in rows}, key=lambda i: hashlib.sha256(os.path.relpath(i, path.parent).encode()).digest())
-    if len(images) < 3:
-        raise BadData(f'{path}: {len(images)} image(s), too few to split into train, val and test')
-    n = max(1, len(images) // 10)
-    part = {image: 'test' if i < n else 'val' if i < 2 * n else 'train' for i, image in enumerate(images)}
-    return {s: [r for r in rows if part[r['image']] == s] for s in ('train', 'val', 'test')}
+from rows import MAX_ERRORS_SHOWN, BadData, row_targets
 
 
 # ---- pictures -------------------------------------------------------------------------------------------------------
@@ -179,11 +70,6 @@ def tokenize_rows(rows, tokenizer, config):
     ids = dict(zip(targets, encode_targets(tokenizer, targets, config['max_text_tokens'])))
     prompts = {q: encode_prompt(tokenizer, config, q) for q in {r.get('question', '') for r in rows}}
     return [(prompts[r.get('question', '')], [ids[t] for t in row_targets(r)]) for r in rows]
-
-
-def row_targets(row):
-    """The texts that a model may say of this row."""
-    return row['answers'] if 'question' in row else row['caption']
 
 
 def encode_prompt(tokenizer, config, question=''):

@@ -1,12 +1,10 @@
 """
-The page of an evaluation: one self-contained file of html, a card for every picture, to be read in a browser or mailed.
+The pages of the evaluations: each one self-contained file of html, a card for every picture, to be read in a browser or mailed.
 """
 import base64
 import io
 import json
 from html import escape
-
-from data import read_image
 
 STYLE = """:root{color-scheme:light dark;--soft:light-dark(#6a6a70,#a2a2a8);--line:light-dark(#e2e0da,#36383c)}.see{color:light-dark(#24705c,#63c5a8)}
 .blind{color:light-dark(#ad6030,#dd9a63)}*{box-sizing:border-box;margin:0}.bars{margin-top:auto}.bar{display:flex;align-items:center}body{max-width:1400px;
@@ -28,6 +26,7 @@ def bar(kind, value, full):
 
 def card(image, score, title, heading, below, bars):
     """One picture, transparent parts on white. below, bars: html; score sorts the page."""
+    from data import read_image
     picture, jpeg = read_image(image), io.BytesIO()
     picture.thumbnail((256, 256))
     picture.save(jpeg, 'JPEG', quality=85)
@@ -46,4 +45,40 @@ def page(kind, result, table, note, cards):
 <p class="soft">{note}</p>
 <details><summary>Settings</summary><pre>{escape(json.dumps({'evaluated': knobs, 'trained': run}, indent=1))}</pre></details>
 <nav id="nav" hidden><button value="0">in order</button><button value="-1">best first</button><button value="1">worst first</button></nav></header>
-<main id="grid">{''.join(cards[::-(-len(cards) // knobs['page_rows'])])}</main><script>{SCRIPT}</script></html>"""
+<main id="grid">{''.join(cards)}</main><script>{SCRIPT}</script></html>"""
+
+
+def spread(rows, most):
+    """At most so many of them, evenly spread."""
+    return rows[::-(-len(rows) // most)]
+
+
+def captions_page(result):
+    """What eval_SPLIT.json holds -> one self-contained page of html."""
+    rows, scores, blind = result['rows'], result['scores'], result.get('blind_scores')
+    table = f'<tr><th><th>{"<th>".join(scores)}' + ''.join(f'<tr class="{kind}"><td>{name}<td>' + '<td>'.join(f'{v:.1f}' for v in side.values()) for kind, name, side in (
+        ('see', 'with the picture', scores), ('blind', 'blind: the same LLM without it', blind)) if side)
+    table += f'<tr><td>ratio<td>{scores["CIDEr"] / blind["CIDEr"]:.1f}&times;' if blind and blind['CIDEr'] else ''
+    full = max(100, *(max(r['cider'], r.get('blind_cider', 0)) for r in rows))
+    cards = []
+    for row in spread(rows, result['knobs']['page_rows']):
+        below = f'<p class="blind"><span class="soft">blind:</span> {escape(row["blind_caption"])}</p>' if 'blind_caption' in row else ''
+        below += f'<p class="soft">reference: {"<br>".join(map(escape, row["references"]))}</p>'
+        bars = ''.join(bar(kind, row[key], full) for kind, key in (('see', 'cider'), ('blind', 'blind_cider')) if key in row)
+        cards.append(card(row['image'], row['cider'], str(row['id']), row['caption'], below, bars))
+    return page('captions', result, table, f'Scores x 100. Bars: CIDEr of the one picture, full at {full:.0f}. Tokenizer: {escape(result["tokenizer"])}.', cards)
+
+
+def answers_page(result):
+    """What eval_SPLIT.json holds -> one self-contained page of html."""
+    sides = [('see', 'with the picture', result['scores'])] + [('blind', 'blind: the same LLM without it', s) for s in [result.get('blind_scores')] if s]
+    shown = [name for name in result['scores'] if not name.startswith('questions')]
+    table = '<tr><th>' + ''.join(f'<th>{escape(name)}' for name in shown)
+    table += ''.join(f'<tr class="{kind}"><td>{who}' + ''.join(f'<td>{scores[name]:.1f}' for name in shown) for kind, who, scores in sides)
+    cards = []
+    for row in spread(result['rows'], result['knobs']['page_rows']):
+        truths = ', '.join(f'{t} ({n})' if n > 1 else t for t in dict.fromkeys(row['answers']) for n in [row['answers'].count(t)])
+        below = f'<p>{escape(row["question"])}</p>' + (f'<p class="blind"><span class="soft">blind:</span> {escape(row["blind_answer"])}</p>' if 'blind_answer' in row else '')
+        below += f'<p class="soft">{row["accuracy"]:.0f}% right; truth: {escape(truths)}</p>'
+        cards.append(card(row['image'], row['accuracy'], str(row['id']), row['answer'], below, ''))
+    return page('answers', result, table, 'VQA accuracy x 100, or exact matches where there is one true answer.', cards)

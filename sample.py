@@ -13,7 +13,8 @@ import torch
 from tqdm import tqdm
 
 from configurator import configure
-from data import BadData, by_picture, encode_prompt, image_transform, read_image
+from data import by_picture, encode_prompt, image_transform, read_image
+from rows import BadData
 
 # ---- knobs ----------------------------------------------------------------------------------------------------------
 out_dir = 'out/demo'                # a run of train.py
@@ -33,6 +34,9 @@ PICTURES = ('.png', '.jpg', '.jpeg', '.webp', '.gif', '.bmp', '.tif', '.tiff')
 
 def generate_rows(model, tokenizer, config, rows, batch_size, progress=True, **generation):
     """One text for each row, in order. config: the knobs the model was trained with."""
+    if model.encoder is None and len(asked := list(dict.fromkeys(row.get('question', '') for row in rows))) < len(rows):
+        texts = generate_rows(model, tokenizer, config, [dict(image='', question=q) for q in asked], batch_size, progress, **generation)
+        return [dict(zip(asked, texts))[row.get('question', '')] for row in rows]       # blind: the same answer to the same question
     transform = image_transform(model.encoder, config['resize'], train=False) if model.encoder else None
     prompts = [encode_prompt(tokenizer, config, row.get('question', '')) for row in rows]
     inputs = sorted(by_picture(rows, MAX_TEXTS), key=len)      # the questions of a picture share its prefix
@@ -50,6 +54,18 @@ def generate_rows(model, tokenizer, config, rows, batch_size, progress=True, **g
             for i, text in zip(asked, tokenizer.batch_decode(new, skip_special_tokens=True)):
                 texts[i] = ' '.join(text.split())
     return texts
+
+
+def with_blind(out_dir, blind_dir, which, device):
+    """(prefix of its results' keys, model, tokenizer, knobs) of a run and, if there is a blind_dir, of the same LLM trained without pictures."""
+    from model import load_checkpoint
+    llm = None
+    for side, folder in (('', out_dir), *[('blind_', blind_dir)] * bool(blind_dir)):
+        model, tokenizer, config = load_checkpoint(folder, which, device)
+        if side and (config['encoder'] or config['llm'] != llm):
+            sys.exit(f'{folder}: a blind run has encoder=None and the same llm, this one {config["encoder"]!r} and {config["llm"]!r}')
+        llm = config['llm']
+        yield side, model, tokenizer, config
 
 
 def find_pictures(pattern):

@@ -25,9 +25,10 @@ from tqdm import tqdm
 
 from adapters import AdapterConfig
 from configurator import configure
-from data import BadData, Inputs, batch_keys, collate, feature_cache, image_transform, load_rows, row_targets, seeded, tokenize_rows
+from data import Inputs, batch_keys, collate, feature_cache, image_transform, seeded, tokenize_rows
 from metrics import draw_losses, find_peak_flops, make_logger, peak_memory, training_flops
 from model import build, load_checkpoint, pick_device_and_dtype, save_adapter, write_atomically
+from rows import BadData, load_rows, row_targets
 from sample import generate_rows
 
 # ---- knobs: config files and --key=value override them; those of the adapter are in adapters.AdapterConfig ----------

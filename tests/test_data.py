@@ -16,7 +16,8 @@ from torch.utils.data import DataLoader
 from transformers import AutoTokenizer
 
 import data
-from data import BadData, Inputs, batch_keys, collate, encode_prompt, encode_targets, feature_cache, image_transform, load_rows, read_image, tokenize_rows
+from data import Inputs, batch_keys, collate, encode_prompt, encode_targets, feature_cache, image_transform, read_image, tokenize_rows
+from rows import BadData, load_rows
 from model import Encoder
 
 

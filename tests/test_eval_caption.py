@@ -12,7 +12,9 @@ from pycocoevalcap.cider.cider import Cider
 from pycocoevalcap.rouge.rouge import Rouge
 
 from conftest import flags
-from eval_caption import page, pictures as by_picture, score_captions, tokenize
+from eval_caption import pictures as by_picture
+from page import captions_page
+from scores import score_captions, tokenize
 
 TINY = dict(device='cpu', dtype='float32', adapter_dim=32, mapper_heads=4, n_queries=4, batch_size=8, max_iters=1, num_workers=0)
 REFERENCES = [['A brown dog runs on the beach.', 'A dog is running.'], ['Two cats sit on a red couch.'], ['A man rides a big wave.', 'A surfer.']]
@@ -129,7 +131,7 @@ def result(pictures, blind=True):
 
 @pytest.mark.parametrize('blind', [True, False])
 def test_page_is_self_contained_and_escapes(pictures, blind):
-    html = page(result(pictures, blind))
+    html = captions_page(result(pictures, blind))
     seen = Parsed(html)
     assert [t for t, _ in seen.tags].count('article') == [t for t, _ in seen.tags].count('img') == 4
     assert [t for t, _ in seen.tags].count('script') == 1 and not any(k.startswith('on') for _, a in seen.tags for k in a)
@@ -143,13 +145,13 @@ def test_page_is_self_contained_and_escapes(pictures, blind):
 def test_page_shows_so_many_rows(pictures):
     r = result(pictures)
     r['knobs']['page_rows'] = 2
-    assert page(r).count('<article') == 2 and '4 captions' in page(r)
+    assert captions_page(r).count('<article') == 2 and '4 captions' in captions_page(r)
 
 
 def test_blind_score_of_zero_has_no_ratio(pictures):
     r = result(pictures)
     r['blind_scores']['CIDEr'] = 0.0
-    assert '\u00d7' not in Parsed(page(r)).text
+    assert '\u00d7' not in Parsed(captions_page(r)).text
 
 
 # ---- the script -----------------------------------------------------------------------------------------------------

@@ -18,7 +18,8 @@ from PIL import Image
 from safetensors import safe_open
 
 from conftest import ROOT, flags, start
-from data import collate, image_transform, load_rows, read_image, tokenize_rows
+from data import collate, image_transform, read_image, tokenize_rows
+from rows import load_rows
 from model import load_checkpoint
 
 TINY = dict(device='cpu', dtype='float32', adapter_dim=32, mapper_heads=4, n_queries=4, batch_size=8, max_iters=4, eval_interval=2, log_interval=3,

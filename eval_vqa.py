@@ -1,0 +1,59 @@
+"""
+Answer the questions of a split and score the answers: out_dir/eval_SPLIT.json, eval_SPLIT.html to look at, and results_SPLIT.json in
+the form that the VQA evaluation servers take.
+
+    python eval_vqa.py --out_dir=out/vqa                                # the test split
+    python eval_vqa.py --out_dir=out/vqa --blind_dir=out/vqa_blind      # beside the same LLM without a picture
+"""
+import json
+import sys
+from pathlib import Path
+
+from configurator import configure
+from page import answers_page
+from rows import BadData, load_rows
+from scores import score_answers
+
+# ---- knobs ----------------------------------------------------------------------------------------------------------
+out_dir = 'out/vqa'                 # a run of train.py
+which = 'best'                      # 'best' or 'last'
+blind_dir = ''                      # a run with the same llm and encoder=None
+split = 'test'
+max_rows = 0                        # ask so many questions, spread over the split; 0 = all
+page_rows = 200                     # show so many of them on the page
+num_beams = 3
+max_new_tokens = 10
+batch_size = 16                     # pictures; up to 8 questions of each
+device = 'auto'
+# ---------------------------------------------------------------------------------------------------------------------
+
+
+def main(config):
+    from model import write_atomically
+    from sample import generate_rows, with_blind
+    result = dict(knobs=config)
+    for side, model, tokenizer, trained_with in with_blind(out_dir, blind_dir, which, device):
+        if not side:
+            rows = load_rows(trained_with, split)
+            if any('question' not in row for row in rows):
+                sys.exit(f'split {split!r} has captions without a question: eval_caption.py scores those')
+            rows = [rows[i * len(rows) // max_rows] for i in range(max_rows)] if 0 < max_rows < len(rows) else rows
+            result |= dict(trained_with=trained_with, rows=[dict(row) for row in rows])
+        answers = generate_rows(model, tokenizer, trained_with, rows, batch_size, num_beams=num_beams, max_new_tokens=max_new_tokens)
+        result[side + 'scores'], points = score_answers(rows, answers)
+        for row, answer, accuracy in zip(result['rows'], answers, points):
+            row |= {side + 'answer': answer, side + 'accuracy': accuracy}
+    for name, score in result['scores'].items():
+        print(f'{name:40}{score:8.2f}' + (f'   blind {result["blind_scores"][name]:8.2f}' if blind_dir else ''))
+    submission = [dict(question_id=row['id'], answer=row['answer']) for row in result['rows']]
+    for name, text in {f'eval_{split}.json': json.dumps(result, indent=1, ensure_ascii=False), f'eval_{split}.html': answers_page(result),
+                       f'results_{split}.json': json.dumps(submission, ensure_ascii=False)}.items():
+        write_atomically(f'{out_dir}/{name}', lambda temporary: Path(temporary).write_text(text, encoding='utf-8'))
+        print(f'{out_dir}/{name}')
+
+
+if __name__ == '__main__':
+    try:
+        main(configure(globals()))
+    except (BadData, ValueError, OSError) as e:
+        sys.exit(str(e))

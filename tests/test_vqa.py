@@ -1,0 +1,160 @@
+"""
+Questions: their rows, their batches, the official accuracy, and eval_vqa.py from end to end. `pytest tests/test_vqa.py`
+"""
+import json
+
+import pytest
+import torch
+from PIL import Image
+
+import rows
+from conftest import flags
+from data import Inputs, by_picture
+from model import load_checkpoint
+from page import answers_page
+from sample import generate_rows
+from scores import accuracy, normalise, score_answers, strip_punctuation
+
+CONFIG = dict(seed=0, texts_per_input=1, train_rows=0.0, restval=False, data_dir='')
+TINY = dict(device='cpu', dtype='float32', adapter_dim=32, mapper_heads=4, n_queries=4, batch_size=4, max_iters=2, num_workers=0,
+            instruction='{prompt} Answer:', max_new_tokens=4)
+
+
+@pytest.fixture(scope='module')
+def asked(pictures):
+    """The folder of pictures with questions: of different lengths, two of every picture."""
+    for split in ('train', 'val', 'test'):
+        lines = (pictures / f'{split}.jsonl').read_text().splitlines()
+        with open(pictures / f'asked_{split}.jsonl', 'w') as f:
+            for i, line in enumerate(lines):
+                image, (caption, _) = (json.loads(line)[k] for k in ('image', 'caption'))
+                _, colour, shape = caption.strip('.').split()
+                for question, answers, kind in (('what color?', [colour] * 9 + [shape], 'other'), (f'is there a {shape} in the picture?', ['yes'] * 10, 'yes/no')):
+                    f.write(json.dumps(dict(image=image, question=question, answers=answers, split=split, answer_type=kind,
+                                            question_type=question.split()[0])) + '\n')
+    path = pictures / 'asked.jsonl'
+    path.write_text(''.join((pictures / f'asked_{split}.jsonl').read_text() for split in ('train', 'val', 'test')))
+    return path
+
+
+# ---- the official accuracy ------------------------------------------------------------------------------------------
+
+@pytest.mark.parametrize('text, normal', [
+    ('The two dogs, dont!', "2 dogs don't"), ('1,000', '1000'), ('black-white', 'black white'), ('black - white', 'black white'),
+    ('3.5', '3.5'), ('no. 3.', 'no 3'), ('None', '0'), ('ten', '10'), ('an', ''), ("it's", "it's"), ('whats', "what's"), ("couldnt've", "couldn't've"),
+    ("yall'd've", "y'all'd've"), ("somebody'd", 'somebodyd'), ('a b/c', 'b c'), ('b /c', 'b c'), ('yes\n', 'yes'), ('Im', 'im'), ("dog's", "dog's"), ('', '')])
+def test_normalised(text, normal):
+    assert normalise(text) == normal
+
+
+def test_a_mark_beside_a_space_anywhere_goes_without_trace_everywhere():
+    assert strip_punctuation('a-b - c') == 'ab  c' and strip_punctuation('a-b') == 'a b' and strip_punctuation('1,000 a-b') == '1000 ab'
+
+
+@pytest.mark.parametrize('answer, truths, score', [
+    ('cat', ['cat'] * 10, 1.0), ('cat', ['cat'] * 1 + ['dog'] * 9, 0.3), ('cat', ['cat'] * 2 + ['dog'] * 8, 0.6), ('cat', ['cat'] * 3 + ['dog'] * 7, 0.9),
+    ('cat', ['cat'] * 4 + ['dog'] * 6, 1.0), ('cow', ['cat'] * 4 + ['dog'] * 6, 0.0), ('the Cat.', ['cat'] * 10, 1.0),
+    ('two', ['two'] * 10, 0.0),                 # as officially: where all agree their answers are not normalised, the model's is
+    ('two', ['2'] * 9 + ['3'], 1.0), ('black white', ['black-white'] * 9 + ['x'], 1.0), ('Yes', ['yes.'], 1.0), ('no', ['yes'], 0.0), ('two', ['two'], 1.0)])
+def test_accuracy(answer, truths, score):
+    assert accuracy(answer, truths) == pytest.approx(score)
+
+
+def test_scores_by_type():
+    questions = [dict(answers=['yes'] * 10, answer_type='yes/no'), dict(answers=['no'] * 10, answer_type='yes/no'), dict(answers=['red'])]
+    scores, each = score_answers(questions, ['yes', 'yes', 'red'])
+    assert scores == {'accuracy': 66.67, "answers 'yes/no'": 50.0} and each == [100, 0, 100]
+
+
+# ---- rows -----------------------------------------------------------------------------------------------------------
+
+@pytest.mark.parametrize('row, words', [
+    (dict(question='what?'), ["key 'answers' is None"]),
+    (dict(question='what?', answers=[]), ["key 'answers' is []"]),
+    (dict(question=' ', answers='a'), ["key 'question' is ' '"]),
+    (dict(question='what?', answers='a', caption='b'), ['either']),
+    (dict(caption='b', answers='a'), ['either']),
+    (dict(question='what?', answer='a'), ["did you mean 'answers'"])])
+def test_wrong_questions(row, words, tmp_path):
+    Image.new('RGB', (8, 8)).save(tmp_path / 'a.png')
+    path = tmp_path / 'rows.jsonl'
+    path.write_text(json.dumps(dict(image='a.png') | row) + '\n')
+    with pytest.raises(rows.BadData) as error:
+        rows.load_rows(CONFIG | dict(dataset=str(path)), 'train')
+    assert all(w in str(error.value) for w in ['line 1', *words])
+
+
+def vqav2(folder):
+    """VQAv2's and Karpathy's files of four pictures, two of them in Karpathy's val and test."""
+    images = [(folder_, 10 * i + j, split) for i, (folder_, splits) in enumerate(dict(train2014=('train', 'train'), val2014=('restval', 'test')).items())
+              for j, split in enumerate(splits)]
+    for part in ('train2014', 'val2014'):
+        (folder / part).mkdir(parents=True)
+        mine = [i for f, i, _ in images if f == part]
+        for i in mine:
+            Image.new('RGB', (8, 8)).save(folder / part / f'COCO_{part}_{i:012d}.jpg')
+        (folder / f'v2_OpenEnded_mscoco_{part}_questions.json').write_text(json.dumps(dict(questions=[
+            dict(image_id=i, question=f'What is {i}?', question_id=i * 1000) for i in mine])))
+        (folder / f'v2_mscoco_{part}_annotations.json').write_text(json.dumps(dict(annotations=[
+            dict(question_type='what is', multiple_choice_answer=str(i), image_id=i, question_id=i * 1000, answer_type='number',
+                 answers=[dict(answer=str(i), answer_confidence='yes', answer_id=k) for k in range(1, 11)]) for i in mine])))
+    (folder / 'dataset_coco.json').write_text(json.dumps(dict(images=[
+        dict(filepath=f, filename=f'COCO_{f}_{i:012d}.jpg', cocoid=i, split=s, sentences=[dict(raw='x')]) for f, i, s in images])))
+    return folder
+
+
+def test_vqav2(tmp_path):
+    folder = vqav2(tmp_path)
+    load = lambda name, split: [r['id'] for r in rows.load_rows(CONFIG | dict(dataset=name, data_dir=str(folder)), split)]
+    assert load('vqav2', 'train') == [0, 1000] and load('vqav2', 'val') == load('vqav2', 'test') == [10000, 11000]
+    assert load('vqav2_karpathy', 'train') == [0, 1000, 10000] and load('vqav2_karpathy', 'test') == [11000]
+    row = rows.load_rows(CONFIG | dict(dataset='vqav2', data_dir=str(folder)), 'train')[1]
+    assert row == dict(image=str(folder / 'train2014/COCO_train2014_000000000001.jpg'), question='What is 1?', answers=['1'] * 10, id=1000,
+                       question_type='what is', answer_type='number')
+    (folder / 'v2_mscoco_val2014_annotations.json').unlink()
+    with pytest.raises(rows.BadData, match='v2_mscoco_val2014_annotations.json: no such file'):
+        load('vqav2', 'val')
+
+
+# ---- batches --------------------------------------------------------------------------------------------------------
+
+def test_questions_of_a_picture_share_an_input():
+    three = [dict(image=image) for image in 'aabacb']
+    assert by_picture(three, 2) == [[0, 1], [2, 5], [3], [4]]
+    texts = [([i], [[10 * i], [10 * i + 1]]) for i in range(6)]
+    inputs = Inputs(three, texts, CONFIG | dict(texts_per_input=2), train=True)
+    assert len(inputs) == 4 and [p for (p, _) in inputs[0, 1]['texts']] == [[2], [5]]
+    (_, first), (_, second) = inputs[0, 2]['texts']                     # one question alone: both of its answers
+    assert sorted([first, second]) == [[30], [31]]
+    assert len(Inputs(three, texts, CONFIG, train=True)) == 6           # one text per input: every question is its own
+
+
+# ---- the script -----------------------------------------------------------------------------------------------------
+
+def test_script(run, llm, encoder, asked, tmp_path):
+    see, blind, knobs = tmp_path / 'see', tmp_path / 'blind', TINY | dict(llm=llm, dataset=asked, cache_dir=tmp_path / 'cache')
+    knobs.pop('max_new_tokens')
+    run('train.py', *flags(**knobs, encoder=encoder, texts_per_input=2, cache_features=True, out_dir=see))
+    run('train.py', *flags(**knobs, encoder=None, out_dir=blind))
+    out = run('eval_vqa.py', *flags(out_dir=see, blind_dir=blind, device='cpu', batch_size=3, max_new_tokens=4))
+    result, submission = (json.loads((see / name).read_text()) for name in ('eval_test.json', 'results_test.json'))
+    assert len(result['rows']) == 8 and set(result['scores']) == set(result['blind_scores']) == {
+        'accuracy', "answers 'other'", "answers 'yes/no'", "questions 'what'", "questions 'is'"}
+    assert f"{result['scores']['accuracy']:.2f}" in out and [s['answer'] for s in submission] == [r['answer'] for r in result['rows']]
+    blind_answers = {}
+    for row in result['rows']:                                          # the same answer to the same question
+        assert blind_answers.setdefault(row['question'], row['blind_answer']) == row['blind_answer']
+    assert answers_page(result).count('<article') == 8
+
+    model, tokenizer, config = load_checkpoint(see, 'best', 'cpu', 'float32')      # one by one, as in a batch
+    questions = rows.load_rows(config, 'test')
+    with torch.no_grad():
+        alone = [generate_rows(model, tokenizer, config, [q], 1, progress=False, num_beams=3, max_new_tokens=4)[0] for q in questions]
+    assert alone == [r['answer'] for r in result['rows']]
+    assert 'eval_caption' in run('eval_vqa.py', *flags(out_dir=captioner(run, knobs, encoder, asked, tmp_path), device='cpu'), fails=True)
+    assert 'eval_vqa' in run('eval_caption.py', *flags(out_dir=see, device='cpu'), fails=True)
+
+
+def captioner(run, knobs, encoder, asked, tmp_path):
+    run('train.py', *flags(**knobs | dict(dataset=asked.parent, encoder=encoder, out_dir=tmp_path / 'captions')))
+    return tmp_path / 'captions'
