@@ -243,12 +243,23 @@ def no_embedding_below_zero(module, args, kwargs, embedding):
 
 # ---- the frozen encoder ---------------------------------------------------------------------------------------------
 
-ENCODERS = dict(                                                # short names; any other name is timm's own, or a local folder
-    eva_clip_l='eva02_large_patch14_clip_224.merged2b',
-    clip_b='vit_base_patch16_clip_quickgelu_224.openai',
-    clip_l='vit_large_patch14_clip_quickgelu_224.openai',
-    vit_b_in1k='vit_base_patch16_224.augreg_in1k',
-    vit_l_in21k='vit_large_patch16_224.augreg_in21k_ft_in1k',
+# short name -> timm's name (which brings mean, std and interpolation) and the pixels it is used at, 0 = its own
+ENCODERS = dict(
+    eva_clip_l=('eva02_large_patch14_clip_224.merged2b', 0),
+    clip_b=('vit_base_patch16_clip_quickgelu_224.openai', 0),   # OpenAI's have QuickGELU, which their names in timm must say
+    clip_l=('vit_large_patch14_clip_quickgelu_224.openai', 0),
+    laion_clip_b=('vit_base_patch16_clip_224.laion2b', 0),
+    laion_clip_l=('vit_large_patch14_clip_224.laion2b', 0),
+    dinov2_s=('vit_small_patch14_dinov2.lvd142m', 224),         # 518 by itself
+    dinov2_b=('vit_base_patch14_dinov2.lvd142m', 224),
+    dinov2_l=('vit_large_patch14_dinov2.lvd142m', 224),
+    dinov2_g=('vit_giant_patch14_dinov2.lvd142m', 224),
+    vit_b_in1k=('vit_base_patch16_224.augreg_in1k', 0),
+    vit_b_in21k=('vit_base_patch16_224.augreg_in21k', 0),
+    vit_b_in21k_ft=('vit_base_patch16_224.augreg2_in21k_ft_in1k', 0),
+    vit_l_in21k=('vit_large_patch16_224.augreg_in21k_ft_in1k', 0),
+    siglip_b=('vit_base_patch16_siglip_224.webli', 0),
+    siglip_l=('vit_large_patch16_siglip_256.webli', 0),
 )
 
 
@@ -261,7 +272,8 @@ class Encoder(nn.Module):
 
     def __init__(self, name, source_layers=1, image_size=0, pretrained=True):
         super().__init__()
-        self.name = ENCODERS.get(name, name)
+        self.name, size = ENCODERS.get(name, (name, 0))
+        image_size = image_size or size
         timm_name = f'local-dir:{self.name}' if os.path.isdir(self.name) else self.name
         try:
             try:
@@ -276,7 +288,7 @@ class Encoder(nn.Module):
         self.image_size = image_size or data['input_size'][-1]
         self.mean, self.std, self.interpolation = data['mean'], data['std'], data['interpolation']
         self.source_layers = source_layers
-        self.final_norm = 'eva02' not in self.name
+        self.final_norm = not isinstance(self.vit, timm.models.Eva)
         try:
             with torch.no_grad():
                 patches, _ = self.patches(torch.zeros(1, 3, self.image_size, self.image_size))

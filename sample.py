@@ -1,8 +1,9 @@
 """
-Caption your own pictures with a trained adapter:
+Caption your own pictures, or ask about them, with a trained adapter:
 
     python sample.py --out_dir=out/demo --input=photo.jpg
     python sample.py --out_dir=out/demo --input='holiday/*.jpg' --output=captions.jsonl
+    python sample.py --out_dir=out/demo_vqa --input=shape.png --question='what color is the shape?'
 """
 import glob
 import json
@@ -20,6 +21,7 @@ from rows import BadData
 out_dir = 'out/demo'                # a run of train.py
 which = 'best'                      # 'best' or 'last'
 input = ''                          # a picture, a folder, or a pattern such as 'holiday/*.jpg'
+question = ''                       # asked of every picture
 output = ''                         # write JSON lines there, '' = print captions
 num_beams = 3
 max_new_tokens = 50
@@ -83,8 +85,12 @@ def main():
     for path in paths:
         read_image(path)                                        # every unreadable one is an error before the models are loaded
     model, tokenizer, trained_with = load_checkpoint(out_dir, which, device, dtype)
-    texts = generate_rows(model, tokenizer, trained_with, [dict(image=p) for p in paths], batch_size, num_beams=num_beams, max_new_tokens=max_new_tokens)
-    lines = [json.dumps(dict(image=p, caption=t), ensure_ascii=False) if output else f'{p}: {t}' for p, t in zip(paths, texts)]
+    if question and '{prompt}' not in trained_with['instruction']:
+        sys.exit(f'--question: {out_dir} was trained with instruction={trained_with["instruction"]!r}, in which there is no place for a question')
+    rows = [dict(image=p, question=question) for p in paths]
+    texts = generate_rows(model, tokenizer, trained_with, rows, batch_size, num_beams=num_beams, max_new_tokens=max_new_tokens)
+    kind = 'answer' if question else 'caption'
+    lines = [json.dumps({'image': p, kind: t}, ensure_ascii=False) if output else f'{p}: {t}' for p, t in zip(paths, texts)]
     if output:
         with open(output, 'w', encoding='utf-8') as f:
             f.write('\n'.join(lines) + '\n')
