@@ -41,7 +41,7 @@ class AdapterConfig:
     # sources: which hidden states are read
     source_layers: int = 1          # the last n of the encoder
     source_tokens: str = 'all'      # 'all', or 'cls' alone (connector 'linear'; the others read all)
-    source_dropout: float = 0.0
+    source_dropout: float = 0.0     # of hidden states in training; not in the papers, for small data
     merge_sources: bool = False     # concatenate the sources along the tokens: every target gets the same
     n_connectors: int = 1           # 1 = shared by all targets; as many as sources = one for each
     # targets: where in the LLM the tokens are given

@@ -135,31 +135,71 @@ def coco(data_dir, split, config):
         for i in file['images'] if i['split'] in splits]))
 
 
+def textcaps(data_dir, split, config):
+    """TextCaps: TextCaps_0.1_{train,val}.json and the pictures in train_images/ (both). 'test' is 'val': the test captions are secret."""
+    part = 'train' if split == 'train' else 'val'
+    path = data_dir / f'TextCaps_0.1_{part}.json'
+    entries = read(path, 'TextCaps (textvqa.org)', lambda file: {
+        c['image_id']: dict(image=str(data_dir / f'train_images/{c["image_id"]}.jpg'), caption=c['reference_strs'], id=c['image_id']) for c in file['data']})
+    return with_pictures(path, split, list(entries.values()))               # the file has an entry for each caption
+
+
 def vqav2(data_dir, split, config):
-    """VQAv2 in its own split, whose test answers are secret: 'test' is 'val' here. v2_OpenEnded_mscoco_{train,val}2014_questions.json,
-    v2_mscoco_{train,val}2014_annotations.json and the image folders of COCO in data_dir."""
-    return vqa_rows(data_dir, split, ['train2014' if split == 'train' else 'val2014'])
+    """VQAv2 in its own split: v2_OpenEnded_mscoco_{train,val}2014_questions.json, v2_mscoco_{train,val}2014_annotations.json and the image
+    folders of COCO. 'test' is 'val': the test answers are secret."""
+    return vqa_rows(data_dir, split, 'VQAv2 (visualqa.org)', 'v2_', ['train2014' if split == 'train' else 'val2014'])
 
 
 def vqav2_karpathy(data_dir, split, config):
     """VQAv2 in Karpathy's split of COCO, as both papers: his restval trains too. Needs dataset_coco.json as well."""
     splits = ('train', 'restval') if split == 'train' else (split,)
     images = read(data_dir / 'dataset_coco.json', KARPATHY, lambda file: {i['cocoid'] for i in file['images'] if i['split'] in splits})
-    return vqa_rows(data_dir, split, ['train2014', 'val2014'], images)
+    return vqa_rows(data_dir, split, 'VQAv2 (visualqa.org)', 'v2_', ['train2014', 'val2014'], images)
 
 
-DATASETS = dict(coco=coco, vqav2=vqav2, vqav2_karpathy=vqav2_karpathy)
-KARPATHY, VQA = "Karpathy's caption_datasets.zip", 'VQAv2 (visualqa.org)'
+def okvqa(data_dir, split, config):
+    """OK-VQA: OpenEnded_mscoco_{train,val}2014_questions.json, mscoco_{train,val}2014_annotations.json, the image folders of COCO; 'test' is 'val'."""
+    return vqa_rows(data_dir, split, 'OK-VQA (okvqa.allenai.org)', '', ['train2014' if split == 'train' else 'val2014'])
 
 
-def vqa_rows(data_dir, split, folders, images=None):
+def aokvqa(data_dir, split, config):
+    """A-OKVQA, its direct answers: aokvqa_v1p0_{train,val}.json and COCO's train2017/, val2017/. 'test' is 'val': the test answers are secret."""
+    part = 'train' if split == 'train' else 'val'
+    path = data_dir / f'aokvqa_v1p0_{part}.json'
+    return with_pictures(path, split, read(path, 'A-OKVQA (allenai.org/project/a-okvqa)', lambda file: [
+        dict(image=str(data_dir / f'{part}2017/{q["image_id"]:012d}.jpg'), question=q['question'], answers=q['direct_answers'], id=q['question_id'])
+        for q in file]))
+
+
+def textvqa(data_dir, split, config):
+    """TextVQA: TextVQA_0.5.1_{train,val}.json and the pictures in train_images/ (both). 'test' is 'val': the test answers are secret."""
+    part = 'train' if split == 'train' else 'val'
+    path = data_dir / f'TextVQA_0.5.1_{part}.json'
+    return with_pictures(path, split, read(path, 'TextVQA (textvqa.org)', lambda file: [
+        dict(image=str(data_dir / f'train_images/{q["image_id"]}.jpg'), question=q['question'], answers=q['answers'], id=q['question_id'])
+        for q in file['data']]))
+
+
+def gqa(data_dir, split, config):
+    """GQA, balanced: {train,val,testdev}_balanced_questions.json and the pictures in images/. 'test' is 'testdev'."""
+    path = data_dir / f'{"testdev" if split == "test" else split}_balanced_questions.json'
+    return with_pictures(path, split, read(path, 'GQA (cs.stanford.edu/people/dorarad/gqa)', lambda file: [
+        dict(image=str(data_dir / f'images/{q["imageId"]}.jpg'), question=q['question'], answers=[q['answer']], id=i, question_type=q['types']['structural'])
+        for i, q in file.items()]))
+
+
+DATASETS = dict(coco=coco, textcaps=textcaps, vqav2=vqav2, vqav2_karpathy=vqav2_karpathy, okvqa=okvqa, aokvqa=aokvqa, textvqa=textvqa, gqa=gqa)
+KARPATHY = "Karpathy's caption_datasets.zip"
+
+
+def vqa_rows(data_dir, split, origin, prefix, folders, images=None):
     """Questions about the pictures in these folders of COCO; images: the ids of those wanted, None = all."""
     rows = []
     for folder in folders:
-        asked = read(data_dir / f'v2_OpenEnded_mscoco_{folder}_questions.json', VQA,
+        asked = read(data_dir / f'{prefix}OpenEnded_mscoco_{folder}_questions.json', origin,
                      lambda file: {q['question_id']: q['question'] for q in file['questions']})
-        path = data_dir / f'v2_mscoco_{folder}_annotations.json'
-        rows += read(path, VQA, lambda file: [
+        path = data_dir / f'{prefix}mscoco_{folder}_annotations.json'
+        rows += read(path, origin, lambda file: [
             dict(image=str(data_dir / folder / f'COCO_{folder}_{a["image_id"]:012d}.jpg'), question=asked[a['question_id']],
                  answers=[x['answer'] for x in a['answers']], id=a['question_id'], question_type=a['question_type'], answer_type=a['answer_type'])
             for a in file['annotations'] if images is None or a['image_id'] in images])
@@ -172,7 +212,7 @@ def read(path, origin, rows):
         raise BadData(f'{path}: no such file. It is part of {origin}; data_dir is a knob')
     try:
         return rows(json.loads(path.read_text()))
-    except (ValueError, KeyError, TypeError) as e:
+    except (ValueError, KeyError, TypeError, AttributeError) as e:
         raise BadData(f'{path}: not the file of {origin} ({type(e).__name__}: {e})') from e
 
 

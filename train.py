@@ -76,7 +76,7 @@ compile = False                     # torch.compile
 # logging
 log_interval = 10                   # steps
 eval_interval = 100                 # steps between validation losses, samples and checkpoints
-eval_rows = 500                     # of the validation split
+eval_rows = 500                     # at most, spread over the validation split
 n_samples = 4                       # validation pictures described at every evaluation
 logger = 'none'                     # 'tensorboard' or 'wandb' as well
 globals().update(asdict(AdapterConfig()))
@@ -128,7 +128,7 @@ def main(config):
 
     # -- data and models
     rows = {split: load_rows(config, split) for split in ('train', 'val')}
-    rows['val'] = rows['val'][:eval_rows]
+    rows['val'] = rows['val'][::-(-len(rows['val']) // eval_rows)]
     torch.manual_seed(seed)
     model, tokenizer = build(config, device, dtype)
     if init_from not in ('scratch', 'resume', 'auto'):

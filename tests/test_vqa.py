@@ -8,9 +8,10 @@ import torch
 from PIL import Image
 
 import rows
-from conftest import flags
+from configurator import configure
+from conftest import ROOT, flags
 from data import Inputs, by_picture
-from model import load_checkpoint
+from model import ENCODERS, load_checkpoint
 from page import answers_page
 from sample import generate_rows
 from scores import accuracy, normalise, score_answers, strip_punctuation
@@ -116,6 +117,79 @@ def test_vqav2(tmp_path):
         load('vqav2', 'val')
 
 
+def jpegs(folder, *names):
+    folder.mkdir(parents=True)
+    for name in names:
+        Image.new('RGB', (8, 8)).save(folder / f'{name}.jpg')
+
+
+def okvqa(folder):
+    vqav2(folder)
+    for path in folder.glob('v2_*'):
+        path.rename(folder / path.name.removeprefix('v2_'))
+    return dict(image='train2014/COCO_train2014_000000000000.jpg', question='What is 0?', answers=['0'] * 10, id=0, question_type='what is', answer_type='number')
+
+
+def aokvqa(folder):
+    for part, i in (('train', 299207), ('val', 461751)):
+        jpegs(folder / f'{part}2017', f'{i:012d}')
+        (folder / f'aokvqa_v1p0_{part}.json').write_text(json.dumps([
+            dict(split=part, image_id=i, question_id=f'22MexN{part}', question='What is the man by the bags awaiting?', choices=['skateboarder', 'train', 'cab'],
+                 correct_choice_idx=2, direct_answers=['ride'] * 5 + ['taxi'] * 5, difficult_direct_answer=False, rationales=['A cab is near.'])]))
+    return dict(image='train2017/000000299207.jpg', question='What is the man by the bags awaiting?', answers=['ride'] * 5 + ['taxi'] * 5, id='22MexNtrain')
+
+
+def textvqa(folder):
+    jpegs(folder / 'train_images', '0054c91397f2fe05', 'b')
+    for part, i, number in (('train', '0054c91397f2fe05', 0), ('val', 'b', 1)):
+        (folder / f'TextVQA_0.5.1_{part}.json').write_text(json.dumps(dict(dataset_type=part, dataset_name='textvqa', data=[
+            dict(question='what is the brand of phone?', image_id=i, image_classes=['Phone'], flickr_original_url='', image_width=8, image_height=8,
+                 answers=['nokia'] * 9 + ['toshiba'], question_tokens=['what'], question_id=number, set_name=part)])))
+    return dict(image='train_images/0054c91397f2fe05.jpg', question='what is the brand of phone?', answers=['nokia'] * 9 + ['toshiba'], id=0)
+
+
+def textcaps(folder):
+    jpegs(folder / 'train_images', 'a', 'b')
+    for part, i in (('train', 'a'), ('val', 'b')):
+        texts = ['A sign says stop.', 'A stop sign.']
+        (folder / f'TextCaps_0.1_{part}.json').write_text(json.dumps(dict(dataset_name='textcaps', data=[
+            dict(caption_str=text, caption_id=k, image_id=i, image_path=f'train/{i}.jpg', reference_strs=texts, set_name=part) for k, text in enumerate(texts)])))
+    return dict(image='train_images/a.jpg', caption=['A sign says stop.', 'A stop sign.'], id='a')
+
+
+def gqa(folder):
+    jpegs(folder / 'images', '2354786', 'n1')
+    for part, i in (('train', '2354786'), ('val', '2354786'), ('testdev', 'n1')):
+        (folder / f'{part}_balanced_questions.json').write_text(json.dumps({f'0{part}': dict(
+            semantic=[], entailed=[], equivalent=[], question='Is the sky dark?', imageId=i, isBalanced=True, groups={}, answer='yes', semanticStr='',
+            annotations={}, types=dict(detailed='verify', semantic='attr', structural='verify'), fullAnswer='Yes, the sky is dark.')}))
+    return dict(image='images/2354786.jpg', question='Is the sky dark?', answers=['yes'], id='0train', question_type='verify')
+
+
+@pytest.mark.parametrize('make', [okvqa, aokvqa, textvqa, textcaps, gqa], ids=lambda make: make.__name__)
+def test_official_files(make, tmp_path):
+    """Miniatures in the official form; a missing picture and a file of another form are named."""
+    first = make(tmp_path)
+    load = lambda split: rows.load_rows(CONFIG | dict(dataset=make.__name__, data_dir=str(tmp_path)), split)
+    assert load('train')[0] == first | dict(image=str(tmp_path / first['image']))
+    ids = {split: {r['id'] for r in load(split)} for split in ('train', 'val', 'test')}
+    assert not ids['train'] & (ids['val'] | ids['test']) and len(load('train')) == (2 if make is okvqa else 1)
+    (tmp_path / first['image']).unlink()
+    with pytest.raises(rows.BadData, match=f'{first["image"]}'):
+        load('train')
+    for path in tmp_path.glob('*train*.json'):
+        path.write_text('[{"a": 1}]')
+    with pytest.raises(rows.BadData, match='not the file of'):
+        load('train')
+
+
+@pytest.mark.parametrize('name', ['vqav2', 'okvqa', 'aokvqa', 'textvqa', 'textcaps', 'gqa'])
+def test_config_files(name):
+    import train
+    config = configure(dict(vars(train)), [str(ROOT / f'config/{name}.py'), str(ROOT / 'config/limber_all.py')])
+    assert config['dataset'] in rows.DATASETS and config['encoder'] in ENCODERS and ('{prompt}' in config['instruction']) and config['connector'] == 'linear'
+
+
 # ---- batches --------------------------------------------------------------------------------------------------------
 
 def test_questions_of_a_picture_share_an_input():
@@ -151,10 +225,13 @@ def test_script(run, llm, encoder, asked, tmp_path):
     with torch.no_grad():
         alone = [generate_rows(model, tokenizer, config, [q], 1, progress=False, num_beams=3, max_new_tokens=4)[0] for q in questions]
     assert alone == [r['answer'] for r in result['rows']]
+    assert run('sample.py', *flags(out_dir=see, device='cpu', input=questions[1]['image'], question=questions[1]['question'], max_new_tokens=4)) \
+        == f"{questions[1]['image']}: {alone[1]}\n"
     assert 'eval_caption' in run('eval_vqa.py', *flags(out_dir=captioner(run, knobs, encoder, asked, tmp_path), device='cpu'), fails=True)
+    assert 'no place for a question' in run('sample.py', *flags(out_dir=tmp_path / 'captions', input=questions[1]['image'], question='why?'), fails=True)
     assert 'eval_vqa' in run('eval_caption.py', *flags(out_dir=see, device='cpu'), fails=True)
 
 
 def captioner(run, knobs, encoder, asked, tmp_path):
-    run('train.py', *flags(**knobs | dict(dataset=asked.parent, encoder=encoder, out_dir=tmp_path / 'captions')))
+    run('train.py', *flags(**knobs | dict(dataset=asked.parent, encoder=encoder, instruction='Caption:', out_dir=tmp_path / 'captions')))
     return tmp_path / 'captions'

@@ -1,0 +1,12 @@
+# A-OKVQA, as DePALM trains on it: OPT-6.7B and CLIP ViT-L frozen. With a mechanism's file:
+#   torchrun --standalone --nproc_per_node=8 train.py config/aokvqa.py config/qp_l0.py --out_dir=out/aokvqa_qp_l0
+# data_dir holds aokvqa_v1p0_train.json, aokvqa_v1p0_val.json and COCO's train2017/, val2017/. Needs GPUs and the data; nobody has yet run it with this code.
+dataset = 'aokvqa'
+data_dir = 'data/coco'
+out_dir = 'out/aokvqa'
+llm = 'facebook/opt-6.7b'
+encoder = 'clip_l'
+instruction = '{prompt}\n\nAnswer:\n'
+max_text_tokens = 30
+epochs = 20
+eval_interval = 1000

@@ -1,0 +1,12 @@
+# OK-VQA, as DePALM trains on it: OPT-6.7B and CLIP ViT-L frozen. With a mechanism's file:
+#   torchrun --standalone --nproc_per_node=8 train.py config/okvqa.py config/qp_l0.py --out_dir=out/okvqa_qp_l0
+# data_dir holds OK-VQA's four files and COCO's train2014/, val2014/. Needs GPUs and the data; nobody has yet run it with this code.
+dataset = 'okvqa'
+data_dir = 'data/coco'
+out_dir = 'out/okvqa'
+llm = 'facebook/opt-6.7b'
+encoder = 'clip_l'
+instruction = '{prompt}\n\nAnswer:\n'
+max_text_tokens = 30
+epochs = 20
+eval_interval = 1000
