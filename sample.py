@@ -22,6 +22,7 @@ out_dir = 'out/demo'                # a run of train.py
 which = 'best'                      # 'best' or 'last'
 input = ''                          # a picture, a folder, or a pattern such as 'holiday/*.jpg'
 question = ''                       # asked of every picture
+show = ''                           # draw there what every word attended to, a PNG
 output = ''                         # write JSON lines there, '' = print captions
 num_beams = 3
 max_new_tokens = 50
@@ -89,6 +90,9 @@ def main():
         sys.exit(f'--question: {out_dir} was trained with instruction={trained_with["instruction"]!r}, in which there is no place for a question')
     rows = [dict(image=p, question=question) for p in paths]
     texts = generate_rows(model, tokenizer, trained_with, rows, batch_size, num_beams=num_beams, max_new_tokens=max_new_tokens)
+    if show:
+        from show import draw_attention
+        draw_attention(show, model, tokenizer, trained_with, rows, texts)
     kind = 'answer' if question else 'caption'
     lines = [json.dumps({'image': p, kind: t}, ensure_ascii=False) if output else f'{p}: {t}' for p, t in zip(paths, texts)]
     if output:

@@ -376,6 +376,7 @@ def test_sample_mistakes(sample, trained, pictures, tmp_path):
     one = pictures / 'images/3.png'
     assert 'best.safetensors' in sample(fails=True, input=one, out_dir='nowhere')
     assert 'middle' in sample(fails=True, input=one, which='middle')
+    assert 'no patches' in sample(fails=True, input=one, show=tmp_path / 'a.png')
     assert str(tmp_path / 'no/such') in sample(fails=True, input=one, output=tmp_path / 'no/such/file')
     assert str(tmp_path) in sample(fails=True, input=one, output=tmp_path)
     (tmp_path / 'best.safetensors').write_bytes((trained[0] / 'best.safetensors').read_bytes()[:500])
