@@ -21,6 +21,8 @@ def prefix_attention_of(model, tokenizer, config, row, text):
     """[(word, (H, W) map)]: for each word of the text, how the attention that its tokens paid to the prefix was spread over the patches;
     the mean over heads and layers. Raises ValueError for a mechanism whose tokens have no place in the picture."""
     cfg = model.adapter.cfg
+    if model.encoder is None:
+        raise ValueError('a blind model looks at nothing')
     side = 1 if cfg.connector in ('linear', 'r_rand') else math.isqrt(cfg.reduction)
     if cfg.connector not in ('linear', 'r_rand') and not cfg.connector.startswith('r_') or cfg.connector == 'r_qpmapper' or cfg.source_tokens == 'cls':
         raise ValueError(f'connector={cfg.connector!r}: its tokens are no patches, so there is no map of what was looked at (linear and r_* have one)')

@@ -363,7 +363,7 @@ def test_sample(sample, pictures, tmp_path):
     everything = captions(folder)
     assert list(everything) == sorted(map(str, folder.glob('deep/*.png'))) and len(set(everything.values())) > 1
     one = str(folder / 'deep/3.png')
-    assert sample(input=one) == f'{one}: {everything[one]}\n'
+    assert sample(input=one, show=tmp_path / 'attention.png') == f'{one}: {everything[one]}\n' and (tmp_path / 'attention.png').stat().st_size > 1000
     some = captions(tmp_path / 'ünï*/**/?.png', batch_size=3)
     assert some == {image: everything[image] for image in sorted(map(str, folder.glob('deep/?.png')))}
 
@@ -376,7 +376,7 @@ def test_sample_mistakes(sample, trained, pictures, tmp_path):
     one = pictures / 'images/3.png'
     assert 'best.safetensors' in sample(fails=True, input=one, out_dir='nowhere')
     assert 'middle' in sample(fails=True, input=one, which='middle')
-    assert 'no patches' in sample(fails=True, input=one, show=tmp_path / 'a.png')
+    assert str(tmp_path / 'no/such') in sample(fails=True, input=one, show=tmp_path / 'no/such/a.png')
     assert str(tmp_path / 'no/such') in sample(fails=True, input=one, output=tmp_path / 'no/such/file')
     assert str(tmp_path) in sample(fails=True, input=one, output=tmp_path)
     (tmp_path / 'best.safetensors').write_bytes((trained[0] / 'best.safetensors').read_bytes()[:500])
