@@ -122,6 +122,18 @@ def test_logits_loss_and_gradients_are_the_plain_ways(llm, mechanism, n_prompt, 
             assert (ours[name] - g).abs().max() <= 1e-4 * g.abs().max() + 5e-7 * largest, name
 
 
+def test_source_dropout_is_of_training_alone():
+    palm, (features, ids, labels, _) = make(mechanism='limber_all', source_dropout=0.5), inputs()
+    loss = lambda: palm(ids, labels, features=features).item()
+    assert loss() == loss() == make(mechanism='limber_all')(ids, labels, features=features).item()
+    palm.train()
+    assert loss() != loss()
+    torch.manual_seed(0)
+    first = loss()
+    torch.manual_seed(0)
+    assert loss() == first
+
+
 @greedy_or_beams
 @pytest.mark.parametrize('llm, G', [('llama', 1), ('llama', 2), ('opt', 2), ('opt_postnorm', 2)])
 @flowing_or_fresh
