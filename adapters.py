@@ -49,7 +49,7 @@ class AdapterConfig:
     last_target: int = 0            # layer index, negative counts from the top: -4 is the fourth from the top
     target_stride: int = 1
     keep_to_end: bool = True        # tokens flow on to the top of the LLM; False: they are dropped after last_target
-    prefix_start: str = ''          # a text in front of the tokens given at layer 0, such as '<s>': LLMs drown what is in the very first token
+    prefix_start: str = ''          # a text in front of the tokens given at layer 0, such as '<s>': the first token is the LLM's attention sink
     noncausal_prefix: bool = False  # visual tokens see each other in both directions where they flow
     token_norm: bool = False        # normalise the tokens at each target layer
     token_bias: bool = False        # then y * scale + bias at each target layer

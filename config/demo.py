@@ -10,7 +10,7 @@ resize = 'pad'                      # the stamps are cut-outs of every proportio
 cache_features = True
 cache_views = 3                     # the plain picture and two augmented ones
 instruction = 'Caption:'
-prefix_start = '<|endoftext|>'      # else the first visual token becomes the LLM's attention sink, and what it says is drowned
+prefix_start = '<|endoftext|>'      # else the LLM makes the first visual token its attention sink
 
 connector = 'qpmapper'
 n_queries = 4                       # 416 pictures do not need the paper's 32 queries of width 1024
