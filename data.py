@@ -66,6 +66,8 @@ def seeded(*numbers):
 
 def tokenize_rows(rows, tokenizer, config):
     """For each row: (prompt ids, [target ids, ...]), once per data set. Text is BOS, prompt; a target is a caption or answer and EOS."""
+    if '{prompt}' not in config['instruction'] and any('question' in r for r in rows):
+        raise BadData(f"instruction={config['instruction']!r}: there is no {{prompt}} in it, where the questions of the data set would stand")
     targets = sorted({t for r in rows for t in row_targets(r)})
     ids = dict(zip(targets, encode_targets(tokenizer, targets, config['max_text_tokens'])))
     prompts = {q: encode_prompt(tokenizer, config, q) for q in {r.get('question', '') for r in rows}}

@@ -6,11 +6,12 @@ import json
 import pytest
 import torch
 from PIL import Image
+from transformers import AutoTokenizer
 
 import rows
 from configurator import configure
 from conftest import ROOT, flags
-from data import Inputs, by_picture
+from data import Inputs, by_picture, tokenize_rows
 from model import ENCODERS, load_checkpoint
 from page import answers_page
 from sample import generate_rows
@@ -188,6 +189,11 @@ def test_config_files(name):
     import train
     config = configure(dict(vars(train)), [str(ROOT / f'config/{name}.py'), str(ROOT / 'config/limber_all.py')])
     assert config['dataset'] in rows.DATASETS and config['encoder'] in ENCODERS and ('{prompt}' in config['instruction']) and config['connector'] == 'linear'
+
+
+def test_an_instruction_without_a_place_for_the_question(llm):
+    with pytest.raises(rows.BadData, match='no {prompt} in it'):
+        tokenize_rows([dict(question='why?', answers=['so'])], AutoTokenizer.from_pretrained(llm), dict(instruction='Caption:', answer_prompt='', max_text_tokens=9))
 
 
 # ---- batches --------------------------------------------------------------------------------------------------------
