@@ -16,6 +16,7 @@ from pathlib import Path
 import numpy as np
 
 MAX_ERRORS_SHOWN = 20
+MEDIA = ('image', 'audio', 'video')
 ROW_KEYS = dict(image='a path, relative to the file', caption='a text or a list of texts, none empty', question='a text',
                 answers='a text or a list of texts, none empty', split="'train', 'val' or 'test'", id='anything',
                 question_type='a text', answer_type='a text')
@@ -116,6 +117,11 @@ def split_rows(rows, path):
     n = max(1, len(images) // 10)
     part = {image: 'test' if i < n else 'val' if i < 2 * n else 'train' for i, image in enumerate(images)}
     return {s: [r for r in rows if part[r['image']] == s] for s in ('train', 'val', 'test')}
+
+
+def medium_of(row):
+    """'image', 'audio' or 'video': what a row shows, and the key under which its file stands."""
+    return next(medium for medium in MEDIA if medium in row)
 
 
 def row_targets(row):
