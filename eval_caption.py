@@ -10,7 +10,7 @@ from pathlib import Path
 
 from configurator import configure
 from page import captions_page
-from rows import BadData, load_rows
+from rows import BadData, load_rows, medium_of, path_of
 from scores import score_captions, tokenize
 
 # ---- knobs ----------------------------------------------------------------------------------------------------------
@@ -20,6 +20,7 @@ blind_dir = ''                      # a run with the same llm and encoder=None
 split = 'test'
 max_rows = 0                        # score so many pictures, spread over the split; 0 = all
 page_rows = 1000                    # show so many of them on the page, about 10 KB each
+bad_rows = 'error'                  # 'skip': a file that cannot be read is left out, and listed
 num_beams = 3
 max_new_tokens = 50
 batch_size = 16
@@ -27,28 +28,32 @@ device = 'auto'
 # ---------------------------------------------------------------------------------------------------------------------
 
 
-def pictures(rows, n=0):
-    """Rows of one picture become one row with all their references; n of them, spread over the split, 0 = all."""
+def inputs(rows, n=0):
+    """Rows of one picture, sound or video become one row with all their references; n of them, spread over the split, 0 = all."""
     merged = {}
     for row in rows:
         if 'caption' not in row:
             sys.exit(f'split {split!r} has questions, no captions: eval_vqa.py scores those')
         if not any(tokenize(t) for t in row['caption']):
-            sys.exit(f"row {row['id']!r} ({row['image']}) has no reference caption")
-        merged.setdefault(row['image'], dict(row, caption=[]))['caption'].extend(row['caption'])
+            sys.exit(f"row {row['id']!r} ({path_of(row)}) has no reference caption")
+        merged.setdefault(path_of(row), dict(row, caption=[]))['caption'].extend(row['caption'])
     rows = list(merged.values()) or sys.exit(f'split {split!r} is empty: there is nothing to caption')
     return [rows[i * len(rows) // n] for i in range(n)] if 0 < n < len(rows) else rows
 
 
 def main(config):
     from model import write_atomically
-    from sample import generate_rows, with_blind
+    from sample import generate_rows, readable, with_blind
     result = dict(tokenizer='PTB-like, pure Python (scores.tokenize)', knobs=config)
     for side, model, tokenizer, trained_with in with_blind(out_dir, blind_dir, which, device):
         if not side:
-            rows = pictures(load_rows(trained_with, split), max_rows)
-            result |= dict(trained_with=trained_with, rows=[dict(id=r['id'], image=r['image'], references=r['caption']) for r in rows])
-        captions = generate_rows(model, tokenizer, trained_with, rows, batch_size, num_beams=num_beams, max_new_tokens=max_new_tokens)
+            rows = inputs(load_rows(trained_with, split), max_rows)
+            result |= dict(trained_with=trained_with)
+        knobs = trained_with | dict(bad_rows=bad_rows)
+        captions = generate_rows(model, tokenizer, knobs, rows, batch_size, num_beams=num_beams, max_new_tokens=max_new_tokens)
+        if not side:
+            rows, captions = readable(rows, captions)
+            result['rows'] = [{'id': r['id'], medium_of(r): path_of(r), 'references': r['caption']} for r in rows]
         result[side + 'scores'], ciders = score_captions([r['caption'] for r in rows], captions)
         for row, caption, cider in zip(result['rows'], captions, ciders):
             row |= {side + 'caption': caption, side + 'cider': cider}

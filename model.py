@@ -12,7 +12,6 @@ its prefix. Rotary positions: the prefix sits at -N..-1 in every layer, text sta
 Shapes: B inputs, G texts per input, T text tokens, P prompt tokens, N prefix tokens, D width, L layers, V vocabulary,
 H query heads, K key/value heads, C channels of a head.
 """
-import hashlib
 import json
 import os
 
@@ -30,6 +29,7 @@ from transformers.masking_utils import AttentionMaskInterface, sdpa_mask
 from transformers.models.llama.modeling_llama import apply_rotary_pos_emb
 
 from adapters import Adapter, AdapterConfig, tune_biases, tune_norms
+from encoders import Encoder
 
 LLM_FAMILIES = ('llama', 'mistral', 'qwen2', 'qwen3', 'opt')    # the layouts of layer that `keys_values` knows
 
@@ -160,7 +160,7 @@ class PALM(nn.Module):
                 attention.prefix = kv
 
     def encode(self, pixels=None, features=None):
-        """pixels (B, 3, H, W), or cached hidden states (B, S, 1+N, D) -> list of S hidden states (B, 1+N, D); None = blind."""
+        """pixels: what the encoder takes, (B, 3, H, W) of pictures; or cached hidden states (B, S, 1+N, D) -> S states (B, 1+N, D); None = blind."""
         if pixels is not None:
             return self.encoder(pixels)
         return None if features is None else list(features.unbind(1))
@@ -241,88 +241,6 @@ def no_embedding_below_zero(module, args, kwargs, embedding):
     return embedding.masked_fill((kwargs['position_ids'] < 0)[..., None], 0)
 
 
-# ---- the frozen encoder ---------------------------------------------------------------------------------------------
-
-# short name -> timm's name (which brings mean, std and interpolation) and the pixels it is used at, 0 = its own
-ENCODERS = dict(
-    eva_clip_l=('eva02_large_patch14_clip_224.merged2b', 0),
-    clip_b=('vit_base_patch16_clip_quickgelu_224.openai', 0),   # OpenAI's have QuickGELU, which their names in timm must say
-    clip_l=('vit_large_patch14_clip_quickgelu_224.openai', 0),
-    laion_clip_b=('vit_base_patch16_clip_224.laion2b', 0),
-    laion_clip_l=('vit_large_patch14_clip_224.laion2b', 0),
-    dinov2_s=('vit_small_patch14_dinov2.lvd142m', 224),         # 518 by itself
-    dinov2_b=('vit_base_patch14_dinov2.lvd142m', 224),
-    dinov2_l=('vit_large_patch14_dinov2.lvd142m', 224),
-    dinov2_g=('vit_giant_patch14_dinov2.lvd142m', 224),
-    vit_b_in1k=('vit_base_patch16_224.augreg_in1k', 0),
-    vit_b_in21k=('vit_base_patch16_224.augreg_in21k', 0),
-    vit_b_in21k_ft=('vit_base_patch16_224.augreg2_in21k_ft_in1k', 0),
-    vit_l_in21k=('vit_large_patch16_224.augreg_in21k_ft_in1k', 0),
-    siglip_b=('vit_base_patch16_siglip_224.webli', 0),
-    siglip_l=('vit_large_patch16_siglip_256.webli', 0),
-)
-
-
-class Encoder(nn.Module):
-    """Any image model of timm (ViT, EVA, CNN), frozen. pixels (B, 3, H, W) -> the last n hidden states, each (B, 1+N, D).
-
-    The CLS token is first, or the mean of the patches where there is none. The final norm is applied to every hidden state but
-    EVA-CLIP's. name: a key of ENCODERS, a timm name, or a folder in timm's format (config.json, model.safetensors).
-    """
-
-    def __init__(self, name, source_layers=1, image_size=0, pretrained=True):
-        super().__init__()
-        self.name, size = ENCODERS.get(name, (name, 0))
-        image_size = image_size or size
-        timm_name = f'local-dir:{self.name}' if os.path.isdir(self.name) else self.name
-        try:
-            try:
-                self.vit = timm.create_model(timm_name, pretrained=pretrained, **dict(img_size=image_size) if image_size else {})
-            except TypeError:                                       # a CNN takes any size
-                self.vit = timm.create_model(timm_name, pretrained=pretrained)
-            self.vit.requires_grad_(False).eval()
-        except Exception as e:
-            raise FileNotFoundError(f'encoder {name!r} could not be loaded: neither a folder here nor a timm model whose weights can be had '
-                                    f'({type(e).__name__}: {str(e).splitlines()[0][:200]})') from e
-        data = timm.data.resolve_model_data_config(self.vit)
-        self.image_size = image_size or data['input_size'][-1]
-        self.mean, self.std, self.interpolation = data['mean'], data['std'], data['interpolation']
-        self.source_layers = source_layers
-        self.final_norm = not isinstance(self.vit, timm.models.Eva)
-        try:
-            with torch.no_grad():
-                patches, _ = self.patches(torch.zeros(1, 3, self.image_size, self.image_size))
-        except (AssertionError, RuntimeError) as e:
-            raise ValueError(f'encoder {name!r} cannot give image_size={image_size}, source_layers={source_layers}: {e}') from e
-        self.dim, self.grid = patches[-1].shape[-1], tuple(patches[-1].shape[1:3])
-
-    def patches(self, pixels):
-        """Hidden states as maps (B, H, W, D), and their CLS tokens (B, 1, D) or None."""
-        if hasattr(self.vit, 'blocks') and hasattr(self.vit, 'patch_embed') and hasattr(self.vit, 'num_prefix_tokens'):
-            out = self.vit.forward_intermediates(pixels, indices=self.source_layers, norm=self.final_norm, output_fmt='NCHW',
-                                                 return_prefix_tokens=self.vit.num_prefix_tokens > 0, intermediates_only=True)
-            if self.vit.num_prefix_tokens > 0:
-                return [x.permute(0, 2, 3, 1) for x, _ in out], [prefix[:, :1] for _, prefix in out]
-            return [x.permute(0, 2, 3, 1) for x in out], None
-        if self.source_layers > 1:
-            raise ValueError(f'source_layers={self.source_layers}: the layers of {self.name} differ in width, only its last can be read')
-        x = self.vit.forward_features(pixels).permute(0, 2, 3, 1)                           # a CNN has no final norm: it gets one
-        return [F.layer_norm(x, x.shape[-1:])], [F.layer_norm(x.mean((1, 2))[:, None], x.shape[-1:])]
-
-    def forward(self, pixels):
-        with torch.set_grad_enabled(torch.is_grad_enabled() and any(p.requires_grad for p in self.parameters())):   # only where tuned
-            maps, cls = self.patches(pixels)
-        patches = [x.flatten(1, 2) for x in maps]
-        return [torch.cat([x.mean(1, keepdim=True) if cls is None else cls[i], x], dim=1) for i, x in enumerate(patches)]
-
-    def fingerprint(self):
-        """Hash of the weights: what a feature cache was made with."""
-        h = hashlib.blake2b(digest_size=16)
-        for name, t in self.vit.state_dict().items():
-            h.update(name.encode() + t.cpu().contiguous().view(-1).view(torch.uint8).numpy().tobytes())
-        return h.hexdigest()
-
-
 # ---- building, saving, loading --------------------------------------------------------------------------------------
 
 def pick_device_and_dtype(device, dtype):
@@ -363,7 +281,8 @@ def build(config, device, dtype):
     weights, cfg = device != 'meta', AdapterConfig(**{k: config[k] for k in AdapterConfig.__dataclass_fields__})
     with torch.device(device if not weights else 'cpu'):
         llm, tokenizer = load_llm(config['llm'], dtype, weights)
-        encoder = Encoder(config['encoder'], cfg.source_layers, config['image_size'], weights) if config['encoder'] else None
+        how = {k: config[k] for k in ('image_size', 'video_frames', 'video_tokens', 'audio_seconds')}
+        encoder = Encoder(config['encoder'], cfg.source_layers, pretrained=weights, **how) if config['encoder'] else None
         adapter = Adapter(cfg, encoder and encoder.dim, encoder and encoder.grid, llm.config.hidden_size, llm.config.num_hidden_layers,
                           llm.get_input_embeddings().embedding_dim)
     start = tokenizer(cfg.prefix_start, add_special_tokens=False).input_ids if cfg.prefix_start else ()

@@ -6,6 +6,12 @@ import io
 import json
 from html import escape
 
+import numpy as np
+import soundfile
+from PIL import Image
+
+from rows import medium_of
+
 STYLE = """:root{color-scheme:light dark;--soft:light-dark(#6a6a70,#a2a2a8);--line:light-dark(#e2e0da,#36383c)}.see{color:light-dark(#24705c,#63c5a8)}
 .blind{color:light-dark(#ad6030,#dd9a63)}*{box-sizing:border-box;margin:0}.bars{margin-top:auto}.bar{display:flex;align-items:center}body{max-width:1400px;
 margin:auto;padding:36px 24px;background:light-dark(#f5f4f0,#131416);font:15px/1.45 system-ui,sans-serif;overflow-wrap:anywhere}h2{font-size:18px;
@@ -14,7 +20,7 @@ td,th{padding-left:22px;text-align:right;white-space:nowrap}td:nth-child(2){font
 button{font:inherit;color:inherit;background:none;border:1px solid var(--line);border-radius:99px;padding:4px 14px;margin:14px 6px 0 0}main{display:grid;
 grid:auto/repeat(auto-fill,minmax(250px,1fr));gap:16px;margin-top:18px}article{background:light-dark(#fff,#1e1f22);border:1px solid var(--line);
 border-radius:14px;overflow:hidden;padding:0 16px 14px;display:flex;flex-direction:column;gap:8px}figure{background:#fff;display:grid;place-items:center;
-height:230px;margin:0 -16px 4px}img{max-width:92%;max-height:206px}.bar b{width:38px;text-align:right;font-size:12px}.bar i{flex:1;height:5px;
+height:230px;margin:0 -16px 4px}img,audio{max-width:92%;max-height:206px}.bar b{width:38px;text-align:right;font-size:12px}.bar i{flex:1;height:5px;
 border-radius:3px;background:linear-gradient(currentColor 0 0) 0/var(--w) no-repeat var(--line)}"""
 SCRIPT = """nav.hidden=0;const all=[...grid.children];nav.onclick=e=>e.target.value&&grid.append(...all.toSorted((a,b)=>(a.dataset.c-b.dataset.c)*e.target.value))"""
 
@@ -24,14 +30,26 @@ def bar(kind, value, full):
     return f'<div class="bar {kind}"><i style="--w:{value / full:.1%}"></i><b>{value:.0f}</b></div>'
 
 
-def card(image, score, title, heading, below, bars):
-    """One picture, transparent parts on white. below, bars: html; score sorts the page."""
-    from data import read_image
-    picture, jpeg = read_image(image), io.BytesIO()
-    picture.thumbnail((256, 256))
-    picture.save(jpeg, 'JPEG', quality=85)
-    return f"""<article data-c="{score}"><figure><img src="data:image/jpeg;base64,{base64.b64encode(jpeg.getvalue()).decode()}" alt=""></figure>
-<h2 title="{escape(title)}">{escape(heading) or '&mdash;'}</h2>{below}<div class="bars">{bars}</div></article>"""
+def card(row, score, heading, below, bars):
+    """One row: its picture, transparent parts on white; frames of its video; or its sound, to be played. below, bars: html; score sorts the page."""
+    return f"""<article data-c="{score}"><figure>{shown(row)}</figure>
+<h2 title="{escape(str(row['id']))}">{escape(heading) or '&mdash;'}</h2>{below}<div class="bars">{bars}</div></article>"""
+
+
+def shown(row):
+    """The html of what a row shows."""
+    import media
+    medium, file = medium_of(row), io.BytesIO()
+    if medium == 'audio':
+        soundfile.write(file, media.read_audio(row['audio'], 16000)[:160000].numpy(), 16000, format='OGG')          # its first ten seconds
+        return f'<audio controls src="data:audio/ogg;base64,{base64.b64encode(file.getvalue()).decode()}"></audio>'
+    if medium == 'image':
+        picture = media.read_image(row['image'])
+    else:                                                                                                           # four frames side by side
+        picture = Image.fromarray(np.concatenate(media.read_video(row['video'], 4, train=False).permute(0, 2, 3, 1).numpy(), axis=1))
+    picture.thumbnail((256, 256) if medium == 'image' else (512, 256))
+    picture.save(file, 'JPEG', quality=85)
+    return f'<img src="data:image/jpeg;base64,{base64.b64encode(file.getvalue()).decode()}" alt="">'
 
 
 def page(kind, result, table, note, cards):
@@ -39,7 +57,7 @@ def page(kind, result, table, note, cards):
     knobs, run = result['knobs'], result['trained_with']
     title, llm, encoder, connector = map(escape, (f'{run["dataset"]}, {knobs["split"]} split', run['llm'], str(run['encoder']), run['connector']))
     return f"""<!doctype html><html lang="en"><meta charset="utf-8"><meta name="viewport" content="width=device-width"><title>{title}</title>
-<meta http-equiv="Content-Security-Policy" content="default-src 'none';img-src data:;style-src 'unsafe-inline';script-src 'unsafe-inline'">
+<meta http-equiv="Content-Security-Policy" content="default-src 'none';img-src data:;media-src data:;style-src 'unsafe-inline';script-src 'unsafe-inline'">
 <style>{STYLE}</style><header><p class="soft">nanoPALM {kind}</p><h1>{title}</h1><p>{len(result['rows'])} {kind}, given by {llm} looking through
 {encoder}, both frozen; only the {connector} adapter between them is trained.</p><div class="wide"><table>{table}</table></div>
 <p class="soft">{note}</p>
@@ -65,7 +83,7 @@ def captions_page(result):
         below = f'<p class="blind"><span class="soft">blind:</span> {escape(row["blind_caption"])}</p>' if 'blind_caption' in row else ''
         below += f'<p class="soft">reference: {"<br>".join(map(escape, row["references"]))}</p>'
         bars = ''.join(bar(kind, row[key], full) for kind, key in (('see', 'cider'), ('blind', 'blind_cider')) if key in row)
-        cards.append(card(row['image'], row['cider'], str(row['id']), row['caption'], below, bars))
+        cards.append(card(row, row['cider'], row['caption'], below, bars))
     return page('captions', result, table, f'Scores x 100. Bars: CIDEr of the one picture, full at {full:.0f}. Tokenizer: {escape(result["tokenizer"])}.', cards)
 
 
@@ -80,5 +98,5 @@ def answers_page(result):
         truths = ', '.join(f'{t} ({n})' if n > 1 else t for t in dict.fromkeys(row['answers']) for n in [row['answers'].count(t)])
         below = f'<p>{escape(row["question"])}</p>' + (f'<p class="blind"><span class="soft">blind:</span> {escape(row["blind_answer"])}</p>' if 'blind_answer' in row else '')
         below += f'<p class="soft">{row["accuracy"]:.0f}% right; truth: {escape(truths)}</p>'
-        cards.append(card(row['image'], row['accuracy'], str(row['id']), row['answer'], below, ''))
+        cards.append(card(row, row['accuracy'], row['answer'], below, ''))
     return page('answers', result, table, 'VQA accuracy x 100, or exact matches where there is one true answer.', cards)

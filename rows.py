@@ -124,6 +124,11 @@ def medium_of(row):
     return next(medium for medium in MEDIA if medium in row)
 
 
+def path_of(row):
+    """The file that a row shows."""
+    return row[medium_of(row)]
+
+
 def row_targets(row):
     """The texts that a model may say of this row."""
     return row['answers'] if 'question' in row else row['caption']

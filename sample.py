@@ -1,5 +1,5 @@
 """
-Caption your own pictures, or ask about them, with a trained adapter:
+Caption your own pictures, sounds or videos, or ask about them, with a trained adapter:
 
     python sample.py --out_dir=out/demo --input=photo.jpg
     python sample.py --out_dir=out/demo --input='holiday/*.jpg' --output=captions.jsonl
@@ -14,49 +14,64 @@ import torch
 from tqdm import tqdm
 
 from configurator import configure
-from data import by_picture, encode_prompt, image_transform, read_image
-from rows import BadData
+import media
+from data import asked, by_file, encode_prompt, load_views, report_bad
+from rows import BadData, path_of
 
 # ---- knobs ----------------------------------------------------------------------------------------------------------
 out_dir = 'out/demo'                # a run of train.py
 which = 'best'                      # 'best' or 'last'
-input = ''                          # a picture, a folder, or a pattern such as 'holiday/*.jpg'
+input = ''                          # a picture, sound or video, a folder of them, or a pattern such as 'holiday/*.jpg'
 question = ''                       # asked of every picture
 show = ''                           # draw there what every word attended to, a PNG
 output = ''                         # write JSON lines there, '' = print captions
 num_beams = 3
 max_new_tokens = 50
+bad_rows = 'error'                  # 'skip': a file that cannot be read is left out, and listed
 batch_size = 16
 device = 'auto'
 dtype = 'auto'
 # ---------------------------------------------------------------------------------------------------------------------
 
 MAX_TEXTS = 8                       # questions of one picture in one batch
-PICTURES = ('.png', '.jpg', '.jpeg', '.webp', '.gif', '.bmp', '.tif', '.tiff')
 
 
 def generate_rows(model, tokenizer, config, rows, batch_size, progress=True, **generation):
-    """One text for each row, in order. config: the knobs the model was trained with."""
-    if model.encoder is None and len(asked := list(dict.fromkeys(row.get('question', '') for row in rows))) < len(rows):
-        texts = generate_rows(model, tokenizer, config, [dict(image='', question=q) for q in asked], batch_size, progress, **generation)
-        return [dict(zip(asked, texts))[row.get('question', '')] for row in rows]       # blind: the same answer to the same question
-    transform = image_transform(model.encoder, config['resize'], train=False) if model.encoder else None
-    prompts = [encode_prompt(tokenizer, config, row.get('question', '')) for row in rows]
-    inputs = sorted(by_picture(rows, MAX_TEXTS), key=len)      # the questions of a picture share its prefix
-    device, texts = next(model.adapter.parameters()).device, [''] * len(rows)
+    """One text for each row, in order; None for one whose file cannot be read, with bad_rows='skip'. config: the knobs the model was trained with."""
+    if model.encoder is None and len(questions := list(dict.fromkeys(map(asked, rows)))) < len(rows):
+        distinct = [dict(image='', question=q, instruction=i) for q, i in questions]
+        texts = generate_rows(model, tokenizer, config, distinct, batch_size, progress, **generation)
+        return [dict(zip(questions, texts))[asked(row)] for row in rows]                # blind: the same answer to the same question
+    prompts = [encode_prompt(tokenizer, config, *asked(row)) for row in rows]
+    inputs = sorted(by_file(rows, MAX_TEXTS), key=len)         # the questions of a picture share its prefix
+    device, texts, bad = next(model.adapter.parameters()).device, [None] * len(rows), []
     with torch.autocast(device.type, dtype=model.llm.dtype, enabled=model.llm.dtype != torch.float32):
         for b in tqdm(range(0, len(inputs), batch_size), desc='generating', unit='batch', disable=not progress or not sys.stderr.isatty()):
-            batch = inputs[b:b + batch_size]
+            batch, pixels = inputs[b:b + batch_size], None
+            errors = [''] * len(batch)
+            if model.encoder:
+                pixels, errors = load_views([(path_of(rows[group[0]]), model.encoder.preprocessing, config['resize'], False, 0) for group in batch])
+                bad += [e for e in errors if e]
+                if bad and config['bad_rows'] == 'error':
+                    report_bad(bad, config)
+                pixels = pixels.to(device)
             G = max(map(len, batch))
-            asked = [group[g % len(group)] for group in batch for g in range(G)]             # (B*G,) rows: every input has as many texts
-            T = max(len(prompts[i]) for i in asked)
-            ids = torch.tensor([[tokenizer.pad_token_id] * (T - len(prompts[i])) + prompts[i] for i in asked], device=device)
-            mask = torch.tensor([[0] * (T - len(prompts[i])) + [1] * len(prompts[i]) for i in asked], device=device)
-            pixels = torch.stack([transform(read_image(rows[group[0]]['image'])) for group in batch]).to(device) if transform else None
+            of_row = [group[g % len(group)] for group in batch for g in range(G)]            # (B*G,) rows: every input has as many texts
+            T = max(len(prompts[i]) for i in of_row)
+            ids = torch.tensor([[tokenizer.pad_token_id] * (T - len(prompts[i])) + prompts[i] for i in of_row], device=device)
+            mask = torch.tensor([[0] * (T - len(prompts[i])) + [1] * len(prompts[i]) for i in of_row], device=device)
             new = model.generate(ids, None if mask.all() else mask, pixels=pixels, **generation)
-            for i, text in zip(asked, tokenizer.batch_decode(new, skip_special_tokens=True)):
-                texts[i] = ' '.join(text.split())
+            for n, (i, text) in enumerate(zip(of_row, tokenizer.batch_decode(new, skip_special_tokens=True))):
+                texts[i] = None if errors[n // G] else ' '.join(text.split())
+    if bad:
+        report_bad(bad, config)
     return texts
+
+
+def readable(rows, texts):
+    """Those rows, with their texts, whose file could be read."""
+    kept = [(row, text) for row, text in zip(rows, texts) if text is not None]
+    return zip(*kept) if kept else sys.exit('none of the files can be read')
 
 
 def with_blind(out_dir, blind_dir, which, device):
@@ -71,30 +86,32 @@ def with_blind(out_dir, blind_dir, which, device):
         yield side, model, tokenizer, config
 
 
-def find_pictures(pattern):
-    """A file, the pictures of a folder, or what a glob pattern matches."""
+def find_files(pattern, medium):
+    """A file, those of a folder, or what a glob pattern matches."""
     if os.path.isdir(pattern):
-        return sorted(p for p in glob.glob(os.path.join(glob.escape(pattern), '**'), recursive=True) if p.lower().endswith(PICTURES))
+        return sorted(p for p in glob.glob(os.path.join(glob.escape(pattern), '**'), recursive=True) if p.lower().endswith(media.ENDINGS[medium]))
     return [pattern] if os.path.isfile(pattern) else sorted(glob.glob(pattern, recursive=True))
 
 
 def main():
     from model import load_checkpoint
-    paths = find_pictures(input)
-    if not paths:
-        sys.exit(f'--input={input!r}: no picture there (a file, a folder, or a pattern in quotes)')
-    for path in paths:
-        read_image(path)                                        # every unreadable one is an error before the models are loaded
+    if not os.path.isdir(input) and not find_files(input, 'image'):
+        sys.exit(f'--input={input!r}: nothing there (a file, a folder, or a pattern in quotes)')
     model, tokenizer, trained_with = load_checkpoint(out_dir, which, device, dtype)
+    medium = model.encoder.preprocessing.medium if model.encoder else 'image'
+    paths = find_files(input, medium)
+    if not paths:
+        sys.exit(f'--input={input!r}: no {medium} file in this folder')
     if question and '{prompt}' not in trained_with['instruction']:
         sys.exit(f'--question: {out_dir} was trained with instruction={trained_with["instruction"]!r}, in which there is no place for a question')
-    rows = [dict(image=p, question=question) for p in paths]
-    texts = generate_rows(model, tokenizer, trained_with, rows, batch_size, num_beams=num_beams, max_new_tokens=max_new_tokens)
+    rows = [{medium: p, 'question': question} for p in paths]
+    texts = generate_rows(model, tokenizer, trained_with | dict(bad_rows=bad_rows), rows, batch_size, num_beams=num_beams, max_new_tokens=max_new_tokens)
+    rows, texts = readable(rows, texts)
     if show:
         from show import draw_attention
         draw_attention(show, model, tokenizer, trained_with, rows, texts)
     kind = 'answer' if question else 'caption'
-    lines = [json.dumps({'image': p, kind: t}, ensure_ascii=False) if output else f'{p}: {t}' for p, t in zip(paths, texts)]
+    lines = [json.dumps({medium: row[medium], kind: t}, ensure_ascii=False) if output else f'{row[medium]}: {t}' for row, t in zip(rows, texts)]
     if output:
         with open(output, 'w', encoding='utf-8') as f:
             f.write('\n'.join(lines) + '\n')

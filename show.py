@@ -1,5 +1,6 @@
 """
-What a model looked at: every word it says beside the picture, and over it the attention that the word paid to the visual prefix.
+What a model looked at: every word it says beside the picture (or the spectrogram, or the frames), and over it the attention that the
+word paid to the prefix.
 
 Drawn by `python sample.py --out_dir=... --input=photo.jpg --show=attention.png`. For mechanisms whose tokens are patches or groups of
 patches (linear, r_*); what a learned query has read is not in the LLM's attention.
@@ -11,25 +12,29 @@ import matplotlib
 import numpy as np
 import torch
 
-from data import encode_prompt, encode_targets, image_transform, read_image
+import media
+from data import asked, encode_prompt, encode_targets
+from rows import path_of
 
 matplotlib.use('Agg')
 import matplotlib.pyplot as plt  # noqa: E402
 
 
 def prefix_attention_of(model, tokenizer, config, row, text):
-    """[(word, (H, W) map)]: for each word of the text, how the attention that its tokens paid to the prefix was spread over the patches;
-    the mean over heads and layers. Raises ValueError for a mechanism whose tokens have no place in the picture."""
+    """[(word, map)]: for each word of the text, how the attention that its tokens paid to the prefix was spread over the patches; the mean
+    over heads and layers. A map is (H, W), or (N,) where the patches stand in a line. Raises ValueError for a mechanism whose tokens have no place in the picture."""
     cfg = model.adapter.cfg
     if model.encoder is None:
         raise ValueError('a blind model looks at nothing')
-    side = 1 if cfg.connector in ('linear', 'r_rand') else math.isqrt(cfg.reduction)
     if cfg.connector not in ('linear', 'r_rand') and not cfg.connector.startswith('r_') or cfg.connector == 'r_qpmapper' or cfg.source_tokens == 'cls':
         raise ValueError(f'connector={cfg.connector!r}: its tokens are no patches, so there is no map of what was looked at (linear and r_* have one)')
-    grid = [n // side for n in model.encoder.grid]                                          # tokens, not patches
-    prompt, (said,) = encode_prompt(tokenizer, config, row.get('question', '')), encode_targets(tokenizer, [text], 1000)
+    grid = model.encoder.grid
+    if cfg.connector not in ('linear', 'r_rand'):                                           # tokens, not patches
+        side = math.isqrt(cfg.reduction) if len(grid) == 2 else cfg.reduction
+        grid = [n // side for n in grid]
+    prompt, (said,) = encode_prompt(tokenizer, config, *asked(row)), encode_targets(tokenizer, [text], 1000)
     ids = torch.tensor([prompt + said], device=model.llm.device)
-    pixels = image_transform(model.encoder, config['resize'], train=False)(read_image(row['image']))[None].to(ids.device)
+    pixels = media.load(path_of(row), model.encoder.preprocessing, config['resize'])[None].to(ids.device)
     seen, hooks = [], [layer.self_attn.register_forward_hook(
         lambda attention, args, output: seen.append(output[1][0].mean(0)) if getattr(attention, 'prefix', None) is not None else None)
         for layer in model.decoder.layers]
@@ -54,21 +59,48 @@ def prefix_attention_of(model, tokenizer, config, row, text):
 
 
 def draw_attention(path, model, tokenizer, config, rows, texts):
-    """One line of pictures per row: the picture as the encoder gets it, then every word with its map."""
+    """One line of pictures per row: what the encoder gets, then every word with its map."""
     lines = [(row, text, prefix_attention_of(model, tokenizer, config, row, text)) for row, text in zip(rows, texts)]
-    transform = image_transform(model.encoder, config['resize'], train=False)
-    mean, std = (np.array(v)[:, None, None] for v in (model.encoder.mean, model.encoder.std))
     columns = 1 + max(len(words) for *_, words in lines)
-    fig, axes = plt.subplots(len(lines), columns, figsize=(1.7 * columns, 2 * len(lines)), squeeze=False)
-    for (row, text, words), line in zip(lines, axes):
-        picture = (transform(read_image(row['image'])).numpy() * std + mean).clip(0, 1).transpose(1, 2, 0)      # (H, W, 3)
+    views = [view(media.load(path_of(row), model.encoder.preprocessing, config['resize']), model.encoder) for row in rows]
+    wide = min(4, max(1, views[0].shape[1] / views[0].shape[0]))
+    fig, axes = plt.subplots(len(lines), columns, figsize=(1.7 * wide * columns, 2 * len(lines)), squeeze=False)
+    for (row, text, words), picture, line in zip(lines, views, axes):
         line[0].set_title('\n'.join(textwrap.wrap(row.get('question', ''), 22)), fontsize=8)
         for ax in line:
             ax.axis('off')
         for ax, (word, heat) in zip(line, [('', None), *words]):
-            ax.imshow(picture)
+            ax.imshow(picture, cmap='gray', aspect='auto' if model.encoder.preprocessing.medium == 'audio' else None)
             if heat is not None:
                 ax.set_title(word, fontsize=10)
-                ax.imshow(heat, extent=(0, picture.shape[1], picture.shape[0], 0), cmap='inferno', alpha=0.6, interpolation='bilinear')
+                ax.imshow(lay_out(heat, model.encoder), extent=(0, picture.shape[1], picture.shape[0], 0), cmap='inferno', alpha=0.6,
+                          interpolation='bilinear', aspect='auto' if model.encoder.preprocessing.medium == 'audio' else None)
     fig.savefig(path, format='png', dpi=100, bbox_inches='tight')
     plt.close(fig)
+
+
+def view(x, encoder):
+    """What the encoder takes as a picture: (H, W, 3); the frames of a video side by side; a spectrogram (bands, time), the lowest band below."""
+    p = encoder.preprocessing
+    if p.medium == 'audio':
+        return (x if encoder.type == 'whisper' else x.squeeze(0).T).flip(0).numpy()
+    frames = (x * torch.tensor(p.std)[:, None, None] + torch.tensor(p.mean)[:, None, None]).clamp(0, 1)
+    return torch.cat([*frames], dim=2).permute(1, 2, 0).numpy() if p.medium == 'video' else frames.permute(1, 2, 0).numpy()
+
+
+def lay_out(heat, encoder):
+    """A map of tokens (as `prefix_attention_of` gives it) as it lies over the picture of `view`: (rows, columns)."""
+    p = encoder.preprocessing
+    if p.medium == 'image':
+        return heat
+    if p.medium == 'audio':
+        if encoder.type == 'audio-spectrogram-transformer':         # CLS and distillation token, then a row for each band
+            config = encoder.model.config
+            heat = heat[2:].reshape((config.num_mel_bins - config.patch_size) // config.frequency_stride + 1, -1)
+        return (heat[None] if heat.ndim == 1 else heat if encoder.type else heat.T)[::-1]      # of timm: (time, bands)
+    if encoder.type == 'timesformer' and heat.ndim == 1:            # the frames of a patch follow one another
+        side = encoder.preprocessing.shape[-1] // encoder.model.config.patch_size
+        heat = heat.reshape(side, side, -1).transpose(2, 0, 1).reshape(-1, side)
+    frames = p.shape[0]
+    heat = heat.reshape(frames, -1, heat.shape[1]) if encoder.video_tokens == 'all' else np.tile(heat, (frames, 1, 1))      # (T, H, W)
+    return np.concatenate(heat, axis=1)

@@ -25,17 +25,20 @@ from tqdm import tqdm
 
 from adapters import AdapterConfig
 from configurator import configure
-from data import Inputs, batch_keys, collate, feature_cache, image_transform, seeded, tokenize_rows
+from data import Inputs, batch_keys, collate, feature_cache, report_bad, seeded, tokenize_rows
 from metrics import draw_losses, find_peak_flops, make_logger, peak_memory, training_flops
 from model import build, load_checkpoint, pick_device_and_dtype, save_adapter, write_atomically
-from rows import BadData, load_rows, row_targets
+from rows import BadData, load_rows, medium_of, row_targets
 from sample import generate_rows
 
 # ---- knobs: config files and --key=value override them; those of the adapter are in adapters.AdapterConfig ----------
 # models
 llm = 'data/models/smollm2-135m'    # a local folder or a Hub id
-encoder = 'data/models/efficientnet-lite0'  # a name in model.ENCODERS, of timm, or a local folder; None = blind
+encoder = 'data/models/efficientnet-lite0'  # a name in encoders.py, of timm or the Hub, or a local folder; None = blind
 image_size = 0                      # pixels, 0 = the encoder's own
+video_frames = 0                    # of a clip, 0 = the encoder's own; given to an image encoder, it sees each frame by itself
+video_tokens = 'all'                # of all frames, or their 'mean' over time
+audio_seconds = 0                   # of a clip, 0 = the encoder's own; only Whisper can do with fewer
 resize = 'squash'                   # to a square: 'squash' as the papers, 'pad' with white, 'crop' the centre
 # data
 dataset = 'data/stamps'             # a folder of train/val/test.jsonl, one .jsonl file, or 'coco'
@@ -44,6 +47,7 @@ restval = False                     # COCO: train on Karpathy's restval images t
 train_rows = 0.0                    # 0 = all; a fraction up to 1, or a number of rows, drawn by the seed
 instruction = '{prompt}'            # around the question, empty for captions
 answer_prompt = ''                  # between it and the answer
+bad_rows = 'error'                  # 'skip': a file that cannot be read is left out, and listed
 max_text_tokens = 50                # of a caption or answer
 num_workers = 2
 # feature cache: run the frozen encoder once over the data set
@@ -86,7 +90,7 @@ MAY_DIFFER = {'init_from', 'device', 'num_workers', 'out_dir', 'log_interval', '
               'epochs', 'cache_batch_size', 'compile'}      # knobs that do not change what a resumed run has done so far
 AT_LEAST_ONE = ('batch_size', 'accumulate', 'texts_per_input', 'log_interval', 'eval_interval', 'eval_rows', 'max_text_tokens', 'cache_views',
                 'cache_batch_size', 'source_layers', 'mapper_heads')
-ONE_OF = dict(resize=('squash', 'pad', 'crop'), logger=('none', 'tensorboard', 'wandb'), norm=('rms', 'layer'), activation=('gelu', 'none'))
+ONE_OF = dict(resize=('squash', 'pad', 'crop'), video_tokens=('all', 'mean'), bad_rows=('error', 'skip'), logger=('none', 'tensorboard', 'wandb'), norm=('rms', 'layer'), activation=('gelu', 'none'))
 
 
 def check(config):
@@ -139,8 +143,11 @@ def main(config):
     texts = {split: tokenize_rows(rows[split], tokenizer, config) for split in rows}
     inputs = dict(train={}, val={})                         # blind: none
     for split in rows if encoder else ():
+        if (shown := medium_of(rows[split][0])) != (medium := model.encoder.preprocessing.medium):
+            raise BadData(f'dataset={dataset!r} has {shown} files, encoder={encoder!r} takes {medium} files'
+                          + (': with --video_frames=8 or so it would see their frames' if (shown, medium) == ('video', 'image') else ''))
         inputs[split] = (dict(cache=feature_cache(rows[split], model.encoder, config, split, device, autocast, is_main, wait)) if cache_features
-                         else dict(transform=image_transform(model.encoder, resize, split == 'train')))
+                         else dict(preprocessing=model.encoder.preprocessing))
     datasets = {split: Inputs(rows[split], texts[split], config, train=split == 'train', **inputs[split]) for split in rows}
     if batch_size > len(datasets['train']):
         raise BadData(f'batch_size={batch_size} is more than the {len(datasets["train"])} inputs of the training split')
@@ -165,11 +172,14 @@ def main(config):
     pad = functools.partial(collate, pad_id=tokenizer.pad_token_id)
     loader_options = dict(collate_fn=pad, num_workers=num_workers if encoder and not cache_features else 0, pin_memory=device.startswith('cuda'))
 
+    left_out = []                                           # what is wrong with the files that could not be read
+
     def load(split, keys):
-        """Batches of these keys on the device, and how many labels they have. Raises BadData for a picture that cannot be read."""
+        """Batches of these keys on the device, and how many labels they have. Raises BadData for a file that cannot be read, or notes it."""
         for batch, errors in torch.utils.data.DataLoader(datasets[split], batch_sampler=keys, **loader_options):
-            if errors:
-                raise BadData('\n'.join(errors))
+            if errors and bad_rows == 'error':
+                report_bad(errors, config)
+            left_out.extend(errors)
             yield {k: v.to(device, non_blocking=True) for k, v in batch.items()}, (batch['labels'] != -100).sum()
 
     ddp = model
@@ -276,6 +286,8 @@ def main(config):
             wait()
             began += time.time() - paused
     bar.close()
+    if left_out:
+        report_bad(left_out, config)
     say(f'trained: best validation loss {best:.4f}; {out_dir}/best.safetensors')
     if world > 1:
         dist.destroy_process_group()

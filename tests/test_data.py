@@ -16,13 +16,14 @@ from torch.utils.data import DataLoader
 from transformers import AutoTokenizer
 
 import data
-from data import Inputs, batch_keys, collate, encode_prompt, encode_targets, feature_cache, image_transform, read_image, tokenize_rows
+from data import Inputs, batch_keys, collate, encode_prompt, encode_targets, feature_cache, tokenize_rows
 from rows import DATASETS, BadData, load_rows
-from model import Encoder
+from encoders import Encoder
+from media import image_transform, read_image
 
 
 def config(**knobs):
-    return dict(dataset='', data_dir='', restval=False, train_rows=0.0, seed=0, resize='squash', texts_per_input=1, num_workers=0, cache_dir='',
+    return dict(dataset='', data_dir='', restval=False, bad_rows='error', train_rows=0.0, seed=0, resize='squash', texts_per_input=1, num_workers=0, cache_dir='',
                 cache_views=1, cache_batch_size=5, instruction='{prompt}', answer_prompt='', max_text_tokens=50) | knobs
 
 
@@ -280,13 +281,13 @@ def test_transform(vit, resize):
     """A picture three times as wide as high, its middle red."""
     image = Image.new('RGB', (96, 32), 'blue')
     image.paste('red', (32, 0, 64, 32))
-    plain = image_transform(vit, resize, train=False)(image) * 0.5 + 0.5
+    plain = image_transform(vit.preprocessing, resize, train=False)(image) * 0.5 + 0.5
     assert plain.shape == (3, 32, 32) and plain.dtype == torch.float32
     red, white = (plain[0] > 0.9) & (plain[1] < 0.1), plain.min(0).values > 0.9
     share = dict(squash=(1 / 3, 0), pad=(1 / 9, 2 / 3), crop=(1, 0))[resize]
     assert abs(red.float().mean() - share[0]) < 0.09 and abs(white.float().mean() - share[1]) < 0.09
-    assert image_transform(vit, resize, train=True)(image).shape == (3, 32, 32)
-    assert image_transform(vit, resize, train=True)(Image.new('RGB', (1, 500))).shape == (3, 32, 32)
+    assert image_transform(vit.preprocessing, resize, train=True)(image).shape == (3, 32, 32)
+    assert image_transform(vit.preprocessing, resize, train=True)(Image.new('RGB', (1, 500))).shape == (3, 32, 32)
 
 
 # ---- text -----------------------------------------------------------------------------------------------------------
@@ -358,7 +359,7 @@ def vit(encoder):
 
 def train_rows(vit, rows, **knobs):
     texts = [([1], [[i + 10, 2], [i + 50, 2]]) for i in range(len(rows))]
-    return Inputs(rows, texts, config(**knobs), transform=image_transform(vit, 'pad', train=True), train=True)
+    return Inputs(rows, texts, config(**knobs), preprocessing=vit.preprocessing, train=True)
 
 
 def epoch_of(dataset, first=0, n=8, num_workers=0):
@@ -433,7 +434,7 @@ def test_cache_holds_what_the_encoder_says(vit, pictures, cached):
     rows = load(pictures)
     cache, seen = cached(rows)
     assert cache.shape == (16, 1, 1, 17, 48) and cache.dtype == np.float16 and not cache.flags.writeable and seen == 16
-    transform = image_transform(vit, 'squash', train=False)
+    transform = image_transform(vit.preprocessing, 'squash', train=False)
     for i in (0, 7, 15):
         states = vit(transform(read_image(rows[i]['image']))[None])[0]
         assert abs(torch.from_numpy(cache[i, 0].astype(np.float32)) - states).max() <= 1e-3 * states.abs().max()
@@ -483,11 +484,11 @@ def test_stale_cache_is_not_used(vit, own_rows, cached, encoder):
     assert [i for i in range(16) if not np.array_equal(changed[i], fresh[i])] == [3]
     other = Encoder(str(encoder))
     with torch.no_grad():
-        other.vit.blocks[0].attn.qkv.bias[5] += 0.1
+        other.model.blocks[0].attn.qkv.bias[5] += 0.1
     renewed(encoder=other)
     assert not np.array_equal(renewed(encoder=Encoder(str(encoder), source_layers=2))[:, :, 0], fresh[:, :, 0])
     larger = Encoder(str(encoder))
-    larger.mean = (0.4, 0.5, 0.5)
+    larger.preprocessing.mean = (0.4, 0.5, 0.5)
     renewed(encoder=larger)
 
 

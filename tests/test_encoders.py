@@ -5,8 +5,9 @@ import pytest
 import timm
 import torch
 import torch.nn.functional as F
+import transformers
 
-from model import ENCODERS, Encoder
+from encoders import ENCODERS, TIMM, Encoder
 
 WIDTH_AND_GRID = dict(
     eva_clip_l=(1024, 16), clip_b=(768, 14), clip_l=(1024, 16), laion_clip_b=(768, 14), laion_clip_l=(1024, 16), dinov2_s=(384, 16), dinov2_b=(768, 16),
@@ -14,21 +15,39 @@ WIDTH_AND_GRID = dict(
     siglip_b=(768, 14), siglip_l=(1024, 16))
 
 
-@pytest.mark.parametrize('name', ENCODERS)
+@pytest.mark.parametrize('name', WIDTH_AND_GRID)
 def test_named_encoders(name):
     width, side = WIDTH_AND_GRID[name]
     with torch.device('meta'):
         encoder = Encoder(name, source_layers=2, pretrained=False)
-        states = encoder(torch.zeros(3, 3, encoder.image_size, encoder.image_size))
+        states = encoder(torch.zeros(3, *encoder.preprocessing.shape))
     assert (encoder.dim, encoder.grid) == (width, (side, side)) and [s.shape for s in states] == [(3, 1 + side ** 2, width)] * 2
-    assert encoder.image_size == (256 if name == 'siglip_l' else 224)
-    assert encoder.vit.num_prefix_tokens == (0 if 'siglip' in name else 1)
-    assert any('QuickGELU' in type(m).__name__ or 'quick_gelu' in repr(m) for m in encoder.vit.modules()) == (name in ('clip_b', 'clip_l'))
-    assert encoder.mean == timm.get_pretrained_cfg(encoder.name).mean and not any(p.requires_grad for p in encoder.parameters())
+    assert encoder.preprocessing.shape == (3, *[256 if name == 'siglip_l' else 224] * 2)
+    assert encoder.model.num_prefix_tokens == (0 if 'siglip' in name else 1)
+    assert any('QuickGELU' in type(m).__name__ or 'quick_gelu' in repr(m) for m in encoder.model.modules()) == (name in ('clip_b', 'clip_l'))
+    assert encoder.preprocessing.mean == timm.get_pretrained_cfg(encoder.name).mean and not any(p.requires_grad for p in encoder.parameters())
+
+
+# name -> what it takes, its tokens (CLS and all), how its patches lie
+SOUND_AND_VIDEO = dict(
+    audiomae=((1024, 128), (513, 768), (64, 8)), ast=((1024, 128), (1215, 768), (1214,)), clap=((1, 1001, 64), (65, 768), (2, 32)),
+    whisper_tiny=((80, 3000), (1501, 384), (1500,)),
+    timesformer_k400=((8, 3, 224, 224), (1569, 768), (1568,)), timesformer_k600=((8, 3, 224, 224), (1569, 768), (1568,)))
+
+
+@pytest.mark.parametrize('name', SOUND_AND_VIDEO)
+def test_named_encoders_of_sound_and_video(name):
+    shape, tokens, grid = SOUND_AND_VIDEO[name]
+    n = 1 if name in ('ast', 'clap') else 2                             # of these the last alone
+    with torch.device('meta'):
+        encoder = Encoder(name, source_layers=n, pretrained=False)
+        states = encoder(torch.zeros(2, *shape))
+    assert (encoder.preprocessing.shape, encoder.dim, encoder.grid) == (shape, tokens[1], grid) and [s.shape for s in states] == [(2, *tokens)] * n
+    assert encoder.preprocessing.medium == ('video' if 'timesformer' in name else 'audio') and not any(p.requires_grad for p in encoder.parameters())
 
 
 def test_every_name_has_its_shape_here():
-    assert set(WIDTH_AND_GRID) == set(ENCODERS)
+    assert {*WIDTH_AND_GRID, *SOUND_AND_VIDEO} == set(ENCODERS) and set(WIDTH_AND_GRID) == {*TIMM} - {'audiomae'}
 
 
 small = dict(img_size=32, embed_dim=48, depth=3, num_heads=2)
@@ -53,9 +72,9 @@ def test_tiny_vits(kind, tmp_path):
     before, last = encoder(pixels)
     assert before.shape == last.shape == (2, 17, 48) and not last.requires_grad and encoder.grid == (4, 4)
     if kind == 'eva':
-        encoder.vit.norm = torch.nn.Identity()                          # EVA's final norm is not applied
-    plain = encoder.vit.forward_features(pixels).detach()               # [CLS, registers, patches], normed
-    skip = encoder.vit.num_prefix_tokens
+        encoder.model.norm = torch.nn.Identity()                          # EVA's final norm is not applied
+    plain = encoder.model.forward_features(pixels).detach()               # [CLS, registers, patches], normed
+    skip = encoder.model.num_prefix_tokens
     patches = plain[:, skip:]
     torch.testing.assert_close(last[:, 1:], patches)
     torch.testing.assert_close(last[:, 0], plain[:, 0] if skip else patches.mean(1))
@@ -68,9 +87,138 @@ def test_cnn(tmp_path):
     encoder = Encoder(str(tmp_path), image_size=96)
     pixels = torch.randn(2, 3, 96, 96)
     tokens, = encoder(pixels)
-    features = encoder.vit.forward_features(pixels)                     # (2, 1280, 3, 3)
+    features = encoder.model.forward_features(pixels)                     # (2, 1280, 3, 3)
     assert tokens.shape == (2, 10, 1280) and encoder.grid == (3, 3) and not tokens.requires_grad
     torch.testing.assert_close(tokens[:, 1 + 3 * 1 + 2], F.layer_norm(features[:, :, 1, 2], (1280,)))
     torch.testing.assert_close(tokens[:, 0], F.layer_norm(features.mean((2, 3)), (1280,)))
     with pytest.raises(ValueError, match='source_layers=2'):
         Encoder(str(tmp_path), source_layers=2, image_size=96)
+
+
+# ---- transformers ---------------------------------------------------------------------------------------------------
+
+layers = dict(hidden_size=48, num_hidden_layers=3, num_attention_heads=2, intermediate_size=64)
+HUB_TINY = dict(
+    ast=lambda: transformers.ASTModel(transformers.ASTConfig(max_length=64, num_mel_bins=32, **layers)),
+    clap=lambda: transformers.ClapModel(transformers.ClapConfig(
+        audio_config=dict(patch_embeds_hidden_size=16, hidden_size=128, depths=[1, 1, 1, 1], num_attention_heads=[2, 2, 2, 2], spec_size=256),
+        text_config=layers | dict(projection_dim=8, vocab_size=9))),
+    whisper=lambda: transformers.WhisperModel(transformers.WhisperConfig(
+        vocab_size=9, num_mel_bins=80, d_model=48, encoder_layers=3, decoder_layers=1, encoder_attention_heads=2, decoder_attention_heads=2,
+        encoder_ffn_dim=64, decoder_ffn_dim=64, max_source_positions=150, pad_token_id=0, bos_token_id=1, eos_token_id=2, decoder_start_token_id=1)),
+    timesformer=lambda: transformers.TimesformerModel(transformers.TimesformerConfig(image_size=32, patch_size=8, num_frames=4, **layers)))
+
+
+@pytest.fixture
+def hub(tmp_path):
+    """hub(kind, knobs) -> (the stock model, our encoder of its folder)."""
+    def make(kind, **knobs):
+        torch.manual_seed(0)
+        model = HUB_TINY[kind]().eval()
+        with torch.no_grad():
+            for p in model.parameters():
+                p += 0.1 * torch.randn_like(p)
+        model.save_pretrained(tmp_path)
+        return model, Encoder(str(tmp_path), **knobs)
+    return make
+
+
+def inputs(encoder):
+    return torch.randn(2, *encoder.preprocessing.shape)
+
+
+def test_ast(hub):
+    model, encoder = hub('ast')
+    x = inputs(encoder)
+    tokens, = encoder(x)
+    out = model(x)
+    assert encoder.preprocessing.shape == (64, 32) and encoder.grid == (2 + 2 * 5,)
+    torch.testing.assert_close(tokens[:, 0], out.pooler_output.detach())
+    torch.testing.assert_close(tokens[:, 1:], out.last_hidden_state.detach())
+    with pytest.raises(ValueError, match='only the last'):
+        hub('ast', source_layers=2)
+
+
+def test_clap(hub):
+    model, encoder = hub('clap')
+    x = inputs(encoder)
+    tokens, = encoder(x)
+    out = model.audio_model(x)
+    assert tokens.shape == (2, 65, 128) and encoder.grid == (2, 32)
+    torch.testing.assert_close(tokens[:, 0], out.pooler_output.detach())
+    torch.testing.assert_close(tokens[:, 1 + 32 + 5], out.last_hidden_state[:, :, 1, 5].detach())
+    with pytest.raises(ValueError, match='only the last'):
+        hub('clap', source_layers=2)
+
+
+def test_whisper(hub):
+    model, encoder = hub('whisper', source_layers=2)
+    x = inputs(encoder)
+    before, last = encoder(x)
+    assert encoder.preprocessing.shape == (80, 300) and encoder.grid == (150,)
+    seen = []
+    model.encoder.layers[1].register_forward_hook(lambda layer, args, out: seen.append(out[0] if isinstance(out, tuple) else out))
+    plain = model.encoder(x).last_hidden_state.detach()
+    torch.testing.assert_close(last[:, 1:], plain)
+    torch.testing.assert_close(last[:, 0], plain.mean(1))
+    torch.testing.assert_close(before[:, 1:], model.encoder.layer_norm(seen[0]).detach())
+
+
+def test_whisper_of_short_clips(hub):
+    model, encoder = hub('whisper', audio_seconds=2)
+    x = inputs(encoder)
+    assert encoder.preprocessing.shape == (80, 200) and encoder.preprocessing.extractor.chunk_length == 2 and encoder(x)[0].shape == (2, 101, 48)
+    own = transformers.WhisperModel(transformers.WhisperConfig(**model.config.to_dict() | dict(max_source_positions=100))).encoder.eval()
+    own.load_state_dict(model.encoder.state_dict() | {'embed_positions.weight': model.encoder.embed_positions.weight[:100]})
+    torch.testing.assert_close(encoder(x)[0][:, 1:], own(x).last_hidden_state.detach())
+    with pytest.raises((ValueError, FileNotFoundError), match='at most 3'):
+        hub('whisper', audio_seconds=4)
+
+
+@pytest.mark.parametrize('frames', [0, 6])
+def test_timesformer(hub, frames):
+    model, encoder = hub('timesformer', source_layers=2, video_frames=frames)
+    x = inputs(encoder)
+    T = frames or 4
+    assert x.shape == (2, T, 3, 32, 32) and encoder.grid == (16 * T,)
+    plain = [h.detach() for h in model(x, output_hidden_states=True).hidden_states[-2:]]         # not normed
+    for ours, theirs in zip(encoder(x), plain, strict=True):
+        torch.testing.assert_close(ours, theirs)
+    _, mean = hub('timesformer', video_frames=frames, video_tokens='mean')
+    tokens, = mean(x)
+    assert tokens.shape == (2, 17, 48) and mean.grid == (4, 4)
+    torch.testing.assert_close(tokens[:, 1 + 5], plain[-1][:, 1:].reshape(2, 16, T, 48)[:, 5].mean(1))
+
+
+def test_image_encoder_of_frames(encoder):
+    image, frames = Encoder(str(encoder), source_layers=2), Encoder(str(encoder), source_layers=2, video_frames=3)
+    mean = Encoder(str(encoder), source_layers=2, video_frames=3, video_tokens='mean')
+    x = torch.randn(2, 3, 3, 32, 32)
+    assert frames.preprocessing.medium == 'video' and frames.preprocessing.shape == (3, 3, 32, 32) and frames.grid == (12, 4) and mean.grid == (4, 4)
+    for all_of_them, averaged, *each in zip(frames(x), mean(x), *(image(x[:, t]) for t in range(3)), strict=True):
+        torch.testing.assert_close(all_of_them[:, 1:], torch.cat([e[:, 1:] for e in each], dim=1))
+        torch.testing.assert_close(all_of_them[:, 0], torch.stack(each).mean(0)[:, 0])
+        torch.testing.assert_close(averaged, torch.stack(each).mean(0))
+
+
+def test_audiomae(tmp_path):
+    sizes = dict(img_size=(64, 32), in_chans=1, patch_size=16, embed_dim=48, depth=2, num_heads=2, num_classes=0)
+    vit = timm.create_model('vit_base_patch16_224', **sizes).eval()
+    timm.models.save_for_hf(vit, tmp_path, model_args=sizes, safe_serialization=True)
+    encoder = Encoder(str(tmp_path))
+    tokens, = encoder(x := inputs(encoder))
+    assert encoder.preprocessing.medium == 'audio' and x.shape == (2, 64, 32) and encoder.grid == (4, 2)
+    torch.testing.assert_close(tokens, encoder.model.forward_features(x[:, None]).detach())
+
+
+@pytest.mark.parametrize('kind, knobs', [('ast', dict(audio_seconds=3)), ('whisper', dict(video_frames=3)), ('clap', dict(image_size=32)),
+                                         ('timesformer', dict(image_size=64))])
+def test_knobs_of_other_media_are_refused(hub, kind, knobs):
+    with pytest.raises(ValueError, match=f'takes no {next(iter(knobs))}'):
+        hub(kind, **knobs)
+
+
+def test_other_types_of_transformers_are_refused(tmp_path):
+    transformers.BertConfig().save_pretrained(tmp_path)
+    with pytest.raises(FileNotFoundError, match="type 'bert'.*whisper"):
+        Encoder(str(tmp_path))

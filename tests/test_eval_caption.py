@@ -12,7 +12,7 @@ from pycocoevalcap.cider.cider import Cider
 from pycocoevalcap.rouge.rouge import Rouge
 
 from conftest import flags
-from eval_caption import pictures as by_picture
+from eval_caption import inputs
 from page import captions_page
 from scores import score_captions, tokenize
 
@@ -84,19 +84,19 @@ def test_scores_are_pycocoevalcaps_own(capsys):
 
 def test_rows_of_one_picture_are_one_row():
     rows = [dict(image=i, caption=[c], id=n) for n, (i, c) in enumerate([('a', 'x'), ('b', 'y'), ('a', 'z'), ('c', 'w'), ('d', 'v')])]
-    assert [(r['image'], r['caption']) for r in by_picture(rows)] == [('a', ['x', 'z']), ('b', ['y']), ('c', ['w']), ('d', ['v'])]
-    assert [r['image'] for r in by_picture(rows, 2)] == ['a', 'c'] and len(by_picture(rows, 9)) == 4
+    assert [(r['image'], r['caption']) for r in inputs(rows)] == [('a', ['x', 'z']), ('b', ['y']), ('c', ['w']), ('d', ['v'])]
+    assert [r['image'] for r in inputs(rows, 2)] == ['a', 'c'] and len(inputs(rows, 9)) == 4
 
 
 @pytest.mark.parametrize('captions', [[], ['...'], ['', ' ']])
 def test_a_row_without_references_is_named(captions):
     with pytest.raises(SystemExit, match=r"row 7 \(b.png\) has no reference caption"):
-        by_picture([dict(image='a.png', caption=['A cat.'], id=6), dict(image='b.png', caption=captions, id=7)])
+        inputs([dict(image='a.png', caption=['A cat.'], id=6), dict(image='b.png', caption=captions, id=7)])
 
 
 def test_an_empty_split_is_an_error():
     with pytest.raises(SystemExit, match="'test' is empty"):
-        by_picture([])
+        inputs([])
 
 
 # ---- the page -------------------------------------------------------------------------------------------------------

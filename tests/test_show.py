@@ -9,7 +9,8 @@ from transformers import AutoModelForCausalLM
 import train
 from configurator import configure
 from conftest import flags
-from data import encode_prompt, encode_targets, image_transform, read_image
+from data import encode_prompt, encode_targets
+from media import load
 from model import build
 from show import draw_attention, prefix_attention_of
 
@@ -34,7 +35,7 @@ def test_maps_are_the_attention_of_the_stock_llm(make, llm, pictures):
 
     stock, embed = AutoModelForCausalLM.from_pretrained(llm, attn_implementation='eager'), model.llm.get_input_embeddings()
     prompt, (said,) = encode_prompt(tokenizer, config), encode_targets(tokenizer, [TEXT], 50)
-    pixels = image_transform(model.encoder, 'squash', train=False)(read_image(row['image']))[None]
+    pixels = load(row['image'], model.encoder.preprocessing)[None]
     with torch.no_grad():
         visual = model.adapter(model.encoder(pixels))[0][0]                                 # (1+16, D)
         sequence = torch.cat([embed(model.prefix_start), visual, model.adapter.prompt_tokens(), embed(torch.tensor(prompt + said))])

@@ -18,7 +18,8 @@ from PIL import Image
 from safetensors import safe_open
 
 from conftest import ROOT, flags, start
-from data import collate, image_transform, read_image, tokenize_rows
+from data import collate, tokenize_rows
+from media import load
 from rows import load_rows
 from model import load_checkpoint
 
@@ -95,8 +96,7 @@ def test_the_best_checkpoint_has_the_loss_that_was_logged(trained):
     model, tokenizer, config = load_checkpoint(out, 'best', 'cpu', 'float32')
     assert not model.training and not model.adapter.training
     rows = load_rows(config, 'val')
-    transform = image_transform(model.encoder, config['resize'], train=False)
-    items = [dict(texts=[(prompt, targets[0])], error='', pixels=transform(read_image(row['image'])))
+    items = [dict(texts=[(prompt, targets[0])], errors=[], pixels=load(row['image'], model.encoder.preprocessing, config['resize']))
              for row, (prompt, targets) in zip(rows, tokenize_rows(rows, tokenizer, config))]
     batch, _ = collate(items, tokenizer.pad_token_id)
     with torch.no_grad():

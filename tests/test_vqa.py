@@ -11,8 +11,9 @@ from transformers import AutoTokenizer
 import rows
 from configurator import configure
 from conftest import ROOT, flags
-from data import Inputs, by_picture, tokenize_rows
-from model import ENCODERS, load_checkpoint
+from data import Inputs, by_file, tokenize_rows
+from encoders import ENCODERS
+from model import load_checkpoint
 from page import answers_page
 from sample import generate_rows
 from scores import accuracy, normalise, score_answers, strip_punctuation
@@ -200,7 +201,7 @@ def test_an_instruction_without_a_place_for_the_question(llm):
 
 def test_questions_of_a_picture_share_an_input():
     three = [dict(image=image) for image in 'aabacb']
-    assert by_picture(three, 2) == [[0, 1], [2, 5], [3], [4]]
+    assert by_file(three, 2) == [[0, 1], [2, 5], [3], [4]]
     texts = [([i], [[10 * i], [10 * i + 1]]) for i in range(6)]
     inputs = Inputs(three, texts, CONFIG | dict(texts_per_input=2), train=True)
     assert len(inputs) == 4 and [p for (p, _) in inputs[0, 1]['texts']] == [[2], [5]]
