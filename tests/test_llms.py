@@ -3,7 +3,6 @@ The language models: every family, with a tokenizer of its kind, through the scr
 `pytest tests/test_llms.py`
 """
 import json
-import re
 import runpy
 import shutil
 import sys
@@ -11,7 +10,7 @@ import sys
 import pytest
 import torch
 import transformers
-from tokenizers import AddedToken, ByteLevelBPETokenizer, Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
+from tokenizers import ByteLevelBPETokenizer, Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
 from transformers import AutoTokenizer, LlamaConfig, MistralConfig, OPTConfig, Qwen2Config, Qwen3Config
 
 import rows
@@ -19,7 +18,7 @@ import train
 from configurator import configure
 from conftest import ROOT, flags
 from data import encode_prompt, encode_targets
-from model import LLM_FAMILIES, load_checkpoint, load_llm
+from model import LLM_FAMILIES, build, load_checkpoint, load_llm
 from sample import generate_rows
 
 QUESTIONS, CUE = ('what color?', 'is there a square in the picture?'), '\n\nAnswer:\n'
@@ -34,7 +33,7 @@ def metaspace_bpe():
     bpe = Tokenizer(models.BPE(unk_token='<unk>', byte_fallback=True, fuse_unk=True))
     bpe.pre_tokenizer = pre_tokenizers.Metaspace(split=True)
     specials = ['<unk>', '<s>', '</s>', *(f'<0x{b:02X}>' for b in range(256))]
-    bpe.train_from_iterator([re.sub(r'\n', ' ', text) for text in CORPUS], trainers.BpeTrainer(vocab_size=420, special_tokens=specials))
+    bpe.train_from_iterator([text.replace('\n', ' ') for text in CORPUS], trainers.BpeTrainer(vocab_size=420, special_tokens=specials))
     model = json.loads(bpe.to_str())['model']
     return model['vocab'], [tuple(m) for m in model['merges']]
 
@@ -76,7 +75,8 @@ def qwen_tokenizer():
 
 def opt_tokenizer():
     vocab, merges = byte_bpe('<s>', '<pad>', '</s>', '<unk>')
-    return transformers.GPT2Tokenizer(vocab=vocab, merges=merges, bos_token='</s>', eos_token='</s>', unk_token='</s>', pad_token='<pad>', add_bos_token=True)
+    specials = dict(bos_token='</s>', eos_token='</s>', unk_token='</s>', pad_token='<pad>')
+    return transformers.GPT2Tokenizer(vocab=vocab, merges=merges, add_bos_token=True, **specials)
 
 
 TOKENIZERS = dict(                      # kind -> (tokenizer, its BOS (or what stands for it), EOS, what pads)
@@ -90,7 +90,8 @@ TOKENIZERS = dict(                      # kind -> (tokenizer, its BOS (or what s
 
 
 @pytest.mark.parametrize('instruction, answer_prompt', [
-    ('{prompt}' + CUE, ''), ('{prompt}', ' Answer: '), ('{prompt}', '</a>'), ('[INST] {prompt} [/INST]', ''), ('', ''), ('', 'Answer: '), ('Caption:', '')])
+    ('{prompt}' + CUE, ''), ('{prompt}', ' Answer: '), ('{prompt}', '</a>'), ('[INST] {prompt} [/INST]', ''), ('', ''), ('', 'Answer: '),
+    ('Caption:', '')])
 @pytest.mark.parametrize('kind', TOKENIZERS)
 def test_prompt_and_target_are_the_ids_of_the_whole_text(kind, instruction, answer_prompt, tmp_path):
     """No space is lost or doubled where they meet, and one BOS stands in front, whatever the tokenizer adds by itself."""
@@ -111,7 +112,7 @@ def test_prompt_and_target_are_the_ids_of_the_whole_text(kind, instruction, answ
 # ---- every family ---------------------------------------------------------------------------------------------------
 
 rope = dict(hidden_size=64, intermediate_size=96, num_hidden_layers=3, num_attention_heads=4, initializer_range=0.1)
-opt = dict(hidden_size=64, ffn_dim=96, num_hidden_layers=3, num_attention_heads=4, max_position_embeddings=128, word_embed_proj_dim=64, init_std=0.1)
+opt = dict(hidden_size=64, ffn_dim=96, num_hidden_layers=3, num_attention_heads=4, max_position_embeddings=128, word_embed_proj_dim=64, init_std=0.2)
 LLMS = dict(                            # name -> (kind of tokenizer, config, rows of the embedding beyond the tokenizer's)
     llama=('llama', LlamaConfig(**rope), 0),
     llama_gqa=('llama3', LlamaConfig(**rope, num_key_value_heads=2), 8),
@@ -173,7 +174,7 @@ def test_every_known_family_is_tested():
 
 @pytest.mark.parametrize('name', LLMS)
 def test_scripts(name, llms, encoder, pictures, asked, call, tmp_path):
-    """Trained, evaluated and asked on questions or captions: texts end, and are in a left-padded batch what they are alone."""
+    """Trained, evaluated and asked on questions or captions; texts end."""
     vqa = name in ('llama', 'llama_tied', 'qwen2', 'opt_postnorm')
     task = dict(dataset=asked, instruction='{prompt}' + CUE) if vqa else dict(dataset=pictures, instruction='', answer_prompt='Answer: ')
     call('train.py', *flags(**TINY | task, llm=llms / name, encoder=encoder, out_dir=tmp_path / 'run'))
@@ -185,16 +186,26 @@ def test_scripts(name, llms, encoder, pictures, asked, call, tmp_path):
     model, tokenizer, config = load_checkpoint(tmp_path / 'run', 'best', 'cpu', 'float32')
     bos, eos, pad = TOKENIZERS[LLMS[name][0]][1:]
     assert (tokenizer.eos_token, tokenizer.pad_token) == (eos, pad) and (tokenizer.bos_token or eos) == bos
-    test = rows.load_rows(config, 'test')
-    knobs = dict(progress=False, num_beams=3, max_new_tokens=12)
-    with torch.no_grad():
-        assert [generate_rows(model, tokenizer, config, [row], 1, **knobs)[0] for row in test] == texts
-    path, question = test[1]['image'], flags(question=test[1]['question']) if vqa else []
+    row = rows.load_rows(config, 'test')[1]
+    path, question = row['image'], flags(question=row['question']) if vqa else []
     assert call('sample.py', *flags(out_dir=tmp_path / 'run', device='cpu', input=path, max_new_tokens=12), *question) == f'{path}: {texts[1]}\n'
 
     ids = torch.tensor([encode_prompt(tokenizer, config, QUESTIONS[0] if vqa else '')])
     new = model.generate(ids, pixels=torch.zeros(1, 3, 32, 32), max_new_tokens=30)[0].tolist()
     assert new[-1] == tokenizer.eos_token_id and tokenizer.eos_token_id not in new[:-1]
+
+
+@pytest.mark.parametrize('name', LLMS)
+def test_questions_of_different_length_are_answered_as_alone(name, llms, encoder, asked):
+    """Nothing is trained: a constant answer would hide what a padded batch gets wrong."""
+    torch.manual_seed(0)
+    config = configure(dict(vars(train)), flags(**TINY, llm=llms / name, encoder=encoder, dataset=asked, instruction='{prompt}' + CUE))
+    model, tokenizer = build(config, 'cpu', 'float32')
+    test, knobs = rows.load_rows(config, 'test'), dict(progress=False, num_beams=3, max_new_tokens=8)
+    assert len({len(encode_prompt(tokenizer, config, q)) for q in QUESTIONS}) == 2
+    together = generate_rows(model, tokenizer, config, test, 3, **knobs)
+    assert together == [generate_rows(model, tokenizer, config, [row], 1, **knobs)[0] for row in test]
+    assert together[0] != together[1]
 
 
 # ---- pad token and EOS ----------------------------------------------------------------------------------------------
