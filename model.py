@@ -259,18 +259,23 @@ def pick_device_and_dtype(device, dtype):
 
 
 def load_llm(name, dtype, weights=True):
-    """A causal LM and its tokenizer by local folder or Hub id; without its weights, its shapes alone."""
+    """A causal LM and its tokenizer by local folder or Hub id; without its weights, its shapes alone. Raises ValueError for a family that is not in
+    LLM_FAMILIES, before its weights are read, and FileNotFoundError for what cannot be loaded."""
     try:
-        tokenizer = AutoTokenizer.from_pretrained(name)
-        if weights:
-            llm = AutoModelForCausalLM.from_pretrained(name, dtype=getattr(torch, dtype))
-        else:
-            llm = AutoModelForCausalLM.from_config(AutoConfig.from_pretrained(name))
+        family = transformers.PreTrainedConfig.get_config_dict(name)[0].get('model_type')   # unlike AutoConfig's, of any model
+        if family in (None, *LLM_FAMILIES):                      # None: no model here, of which these say more
+            tokenizer = AutoTokenizer.from_pretrained(name)
+            llm = (AutoModelForCausalLM.from_pretrained(name, dtype=getattr(torch, dtype)) if weights
+                   else AutoModelForCausalLM.from_config(AutoConfig.from_pretrained(name)))
     except Exception as e:
         raise FileNotFoundError(f'llm={name!r} could not be loaded: neither a folder of a transformers model here nor a Hub id that can be had '
                                 f'({str(e).splitlines()[0][:200]}). `python prepare.py demo` makes data/models/smollm2-135m') from e
-    if tokenizer.pad_token_id is None:
-        tokenizer.pad_token = tokenizer.unk_token or tokenizer.eos_token
+    if family not in LLM_FAMILIES:
+        raise ValueError(f'llm={name!r}: the layers of {family!r} models cannot be given a prefix; known: {", ".join(LLM_FAMILIES)}')
+    if tokenizer.eos_token_id is None:
+        raise ValueError(f'llm={name!r}: its tokenizer has no eos_token, which every text ends with; tokenizer_config.json can name one')
+    if tokenizer.pad_token_id is None or tokenizer.pad_token_id >= llm.config.vocab_size:   # none, or one that the weights do not have
+        tokenizer.pad_token = tokenizer.unk_token or tokenizer.eos_token                    # masked, and no label: EOS does no harm
     llm.generation_config = transformers.GenerationConfig(
         eos_token_id=tokenizer.eos_token_id, pad_token_id=tokenizer.pad_token_id, bos_token_id=tokenizer.bos_token_id)
     return llm, tokenizer
