@@ -22,7 +22,7 @@ from model import Encoder
 
 
 def config(**knobs):
-    return dict(dataset='', data_dir='', restval=False, train_rows=0.0, seed=0, resize='squash', texts_per_input=1, num_workers=0, cache_dir='',
+    return dict(dataset='', data_dir='', bad_rows='error', restval=False, train_rows=0.0, seed=0, resize='squash', texts_per_input=1, num_workers=0, cache_dir='',
                 cache_views=1, cache_batch_size=5, instruction='{prompt}', answer_prompt='', max_text_tokens=50) | knobs
 
 
