@@ -16,7 +16,7 @@ import torch
 from tqdm import tqdm
 
 import media
-from rows import MAX_ERRORS_SHOWN, BadData, path_of, row_targets
+from rows import BadData, listed, path_of, row_targets
 
 
 def seeded(*numbers):
@@ -112,10 +112,9 @@ def write_cache(path, shape, files, encoder, config, device, autocast):
 def report_bad(errors, config):
     """Raises BadData that names the files which cannot be read, or lists them as left out."""
     errors = list(dict.fromkeys(errors))
-    listed = '\n  '.join(errors[:MAX_ERRORS_SHOWN]) + (f'\n  ... and {len(errors) - MAX_ERRORS_SHOWN} more' if len(errors) > MAX_ERRORS_SHOWN else '')
     if config['bad_rows'] == 'error':
-        raise BadData(f'{len(errors)} file(s) cannot be read; --bad_rows=skip leaves them out:\n  {listed}')
-    tqdm.write(f'{len(errors)} file(s) cannot be read and are left out:\n  {listed}')
+        raise BadData(f'{len(errors)} file(s) cannot be read; --bad_rows=skip leaves them out:{listed(errors)}')
+    tqdm.write(f'{len(errors)} file(s) cannot be read and are left out:{listed(errors)}')
 
 
 def load_views(views):

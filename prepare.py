@@ -4,6 +4,7 @@ Fetch models and data by name, and lay them out in data/ in the form that the ot
     python prepare.py demo                   # a small LLM, an image encoder, captioned pictures: 270 MB to fetch, a minute
     python prepare.py demo --encoder=lite2   # the larger encoder (260 px) in place of lite0 (224 px)
     python prepare.py demo-vqa               # the same models, and questions about coloured shapes
+    python prepare.py coco                   # the official files of a data set, see download.py
     python prepare.py                        # which names there are
 
 What is there already is not made again; to make it anew, delete its folder. A run that was killed leaves no half of a thing
@@ -25,6 +26,7 @@ import zipfile
 from pathlib import Path
 
 from configurator import configure
+from download import OFFICIAL, fetch_official
 
 print = functools.partial(print, flush=True)
 
@@ -256,7 +258,7 @@ def import_original(argv):
         sys.exit(str(error))
 
 
-NAMES = {'demo': demo, 'demo-vqa': demo_vqa, 'import': import_original}
+NAMES = {'demo': demo, 'demo-vqa': demo_vqa, 'import': import_original} | {name: functools.partial(fetch_official, name) for name in OFFICIAL}
 
 
 if __name__ == '__main__':
@@ -264,7 +266,8 @@ if __name__ == '__main__':
     if name not in NAMES:
         near = difflib.get_close_matches(name, NAMES, 1, 0)[0]
         print(f'prepare.py: there is no {name!r}, did you mean {near!r}?' if name else 'prepare.py: give a name:', file=sys.stderr)
-        print('\n'.join(f'  python prepare.py {n:8} # {how.__doc__}' for n, how in NAMES.items()), file=sys.stderr)
+        about = {n: f'the official files, into {OFFICIAL[n][0]}' if n in OFFICIAL else how.__doc__ for n, how in NAMES.items()}
+        print('\n'.join(f'  python prepare.py {n:14} # {text}' for n, text in about.items()), file=sys.stderr)
         sys.exit(2)
     try:
         NAMES[name](sys.argv[2:])

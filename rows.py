@@ -1,14 +1,16 @@
 """
 Data sets -> rows: the user's own JSONL files, and official files as their authors publish them (`--dataset=NAME --data_dir=FOLDER`).
-A data set is a list of rows, a row one picture with its captions, or with a question and its answers:
+A data set is a list of rows, a row one picture, sound or video with its captions, or with a question and its answers:
 
     {'image': '/path/a.jpg', 'caption': ['a cat', 'a cat on a mat'], 'id': 0}
-    {'image': '/path/a.jpg', 'question': 'is it asleep?', 'answers': ['yes', 'yes', 'no'], 'id': 1}
+    {'video': '/path/a.mp4', 'question': 'is it asleep?', 'answers': ['yes', 'yes', 'no'], 'id': 1}
 
 To add a data set, write a function (data_dir, split, config) -> rows, see `coco`, and name it in DATASETS.
 """
+import csv
 import difflib
 import hashlib
+import io
 import json
 import os
 from pathlib import Path
@@ -17,9 +19,9 @@ import numpy as np
 
 MAX_ERRORS_SHOWN = 20
 MEDIA = ('image', 'audio', 'video')
-ROW_KEYS = dict(image='a path, relative to the file', caption='a text or a list of texts, none empty', question='a text',
-                answers='a text or a list of texts, none empty', split="'train', 'val' or 'test'", id='anything',
-                question_type='a text', answer_type='a text')
+A_PATH, TEXTS = 'a path, relative to the file', 'a text or a list of texts, none empty'
+ROW_KEYS = dict(image=A_PATH, caption=TEXTS, audio=A_PATH, video=A_PATH, question='a text', answers=TEXTS, instruction='a text',
+                split="'train', 'val' or 'test'", id='anything', question_type='a text', answer_type='a text')
 
 
 class BadData(Exception):
@@ -34,9 +36,9 @@ def load_rows(config, split):
     if dataset in DATASETS:
         rows = DATASETS[dataset](Path(config['data_dir']), split, config)
     elif path.is_dir():
-        rows = read_jsonl(path / f'{split}.jsonl')
+        rows = read_jsonl(path / f'{split}.jsonl', config)
     elif path.is_file():
-        rows = split_rows(read_jsonl(path), path)[split]
+        rows = split_rows(read_jsonl(path, config), path)[split]
     else:
         raise BadData(f"dataset={dataset!r}: neither {', '.join(map(repr, DATASETS))}, nor a folder with train.jsonl, val.jsonl and test.jsonl, nor a .jsonl file")
     if split == 'train' and config['train_rows']:
@@ -51,11 +53,11 @@ def load_rows(config, split):
     return rows
 
 
-def read_jsonl(path):
-    """Own data: one JSON object a line, see ROW_KEYS. All wrong lines are reported at once."""
+def read_jsonl(path, config):
+    """Own data: one JSON object a line, see ROW_KEYS. All wrong lines are reported at once; with bad_rows='skip', a missing file is left out."""
     if not path.is_file():
         raise BadData(f'{path}: no such file')
-    rows, errors, known_images = [], [], set()
+    rows, errors, left_out, known_files, first_lines = [], [], [], set(), {}
     for number, line in enumerate(path.read_bytes().removeprefix(b'\xef\xbb\xbf').split(b'\n'), 1):     # not splitlines(): a text may hold U+2028
         if not line.strip():
             continue
@@ -65,36 +67,56 @@ def read_jsonl(path):
             reason = f'{e.msg} at column {e.colno}' if isinstance(e, json.JSONDecodeError) else f'not UTF-8: {e}'
             errors.append(f'line {number}: not JSON ({reason}); expected {{"image": "a.jpg", "caption": ["..."]}}')
             continue
-        wrong = row_errors(row, path.parent, known_images)
+        wrong, missing = row_errors(row, path.parent, known_files)
+        if missing and config['bad_rows'] != 'skip':
+            wrong, missing = wrong + missing, []
         errors += [f'line {number}: {w}' for w in wrong]
-        if not wrong:
-            kind = 'answers' if 'question' in row else 'caption'
+        left_out += [f'line {number}: {m}' for m in missing]
+        if wrong:
+            continue
+        kind, medium = 'answers' if 'question' in row else 'caption', medium_of(row)
+        first_lines.setdefault(medium, number)
+        if not missing:
             texts = [row[kind]] if isinstance(row[kind], str) else row[kind]
-            rows.append({**row, 'image': str(path.parent / row['image']), kind: texts, 'id': row.get('id', len(rows))})
+            rows.append({**row, medium: str(path.parent / row[medium]), kind: texts, 'id': row.get('id', len(rows))})
+    if len(first_lines) > 1:
+        (medium, first), (other, number), *_ = first_lines.items()
+        errors.append(f'line {number}: shows key {other!r}, but line {first} {medium!r}; expected the same in all lines of a data set')
     if errors:
-        shown = '\n  '.join(errors[:MAX_ERRORS_SHOWN])
-        raise BadData(f'{path}: {len(errors)} wrong line{"s" * (len(errors) > 1)}\n  {shown}'
-                      + (f'\n  ... and {len(errors) - MAX_ERRORS_SHOWN} more' if len(errors) > MAX_ERRORS_SHOWN else ''))
+        raise BadData(f'{path}: {len(errors)} wrong line{"s" * (len(errors) > 1)}{listed(errors)}')
+    if left_out:
+        print(f'{path}: left out {len(left_out)} of {len(rows) + len(left_out)} rows{listed(left_out)}')
     return rows
 
 
-def row_errors(row, folder, known_images):
-    """What is wrong with one object of a JSONL file, as a list of sentences."""
+def listed(lines):
+    """The first of them, to be printed one below the other."""
+    more = [f'... and {len(lines) - MAX_ERRORS_SHOWN} more'] if len(lines) > MAX_ERRORS_SHOWN else []
+    return ''.join(f'\n  {line}' for line in lines[:MAX_ERRORS_SHOWN] + more)
+
+
+def row_errors(row, folder, known_files):
+    """What is wrong with one object of a JSONL file: a list of sentences, and another that names the file it shows if that is not there."""
     if not isinstance(row, dict):
-        return [f'a {type(row).__name__}, expected an object {{"image": ..., "caption": ...}}']
-    errors = []
+        return [f'a {type(row).__name__}, expected an object {{"image": ..., "caption": ...}}'], []
+    errors, missing = [], []
     for key in row:
         if key not in ROW_KEYS:
             near = difflib.get_close_matches(key, ROW_KEYS, n=1)
             errors.append(f'key {key!r} is not known' + (f', did you mean {near[0]!r}?' if near else f'; known: {", ".join(ROW_KEYS)}'))
-    image, kind = row.get('image'), 'answers' if 'question' in row else 'caption'
-    if not isinstance(image, str) or not image:
-        errors.append(f"key 'image' is {image!r}, expected {ROW_KEYS['image']}")
-    elif image not in known_images:
-        if os.path.isfile(folder / image):
-            known_images.add(image)
-        else:
-            errors.append(f"key 'image': there is no file {folder / image}")
+    media, kind = [m for m in MEDIA if m in row], 'answers' if 'question' in row else 'caption'
+    if len(media) != 1:
+        errors.append(f'keys {" and ".join(map(repr, media))}, expected one of them' if media else
+                      f"no key 'image', 'audio' or 'video', expected {A_PATH}")
+    for medium in media:
+        file = row[medium]
+        if not isinstance(file, str) or not file:
+            errors.append(f'key {medium!r} is {file!r}, expected {A_PATH}')
+        elif file not in known_files:
+            if os.path.isfile(folder / file):
+                known_files.add(file)
+            else:
+                missing.append(f'key {medium!r}: there is no file {folder / file}')
     texts = [row[kind]] if isinstance(row.get(kind), str) else row.get(kind)
     if not isinstance(texts, list) or not texts or not all(isinstance(t, str) and t.strip() for t in texts):
         errors.append(f'key {kind!r} is {row.get(kind)!r}, expected {ROW_KEYS[kind]}')
@@ -102,21 +124,34 @@ def row_errors(row, folder, known_images):
         errors.append("expected either 'caption', or 'question' with 'answers'")
     if kind == 'answers' and not (isinstance(row['question'], str) and row['question'].strip()):
         errors.append(f"key 'question' is {row['question']!r}, expected {ROW_KEYS['question']}")
+    if 'instruction' in row:
+        errors += instruction_errors(row['instruction'], kind)
     if row.get('split', 'train') not in ('train', 'val', 'test'):
         errors.append(f"key 'split' is {row['split']!r}, expected {ROW_KEYS['split']}")
-    return errors
+    return errors, missing
+
+
+def instruction_errors(text, kind):
+    """What is wrong with a row's own instruction, as a list of sentences."""
+    if not isinstance(text, str) or kind == 'answers' and '{prompt}' not in text:
+        return [f"key 'instruction' is {text!r}, expected a text" + ' with {prompt} in it, where the question is to stand' * (kind == 'answers')]
+    try:
+        text.format(prompt='')
+    except (LookupError, ValueError, AttributeError):
+        return [f"key 'instruction' is {text!r}, expected no braces but those of {{prompt}}; a brace itself is written twice"]
+    return []
 
 
 def split_rows(rows, path):
-    """One file: by its `split` keys, or else a tenth of the images (by hash of the path in the file) each to test and val."""
+    """One file: by its `split` keys, or else a tenth of what is shown (by hash of the path in the file) each to test and val."""
     if any('split' in row for row in rows):
         return {s: [r for r in rows if r.get('split', 'train') == s] for s in ('train', 'val', 'test')}
-    images = sorted({r['image'] for r in rows}, key=lambda i: hashlib.sha256(os.path.relpath(i, path.parent).encode()).digest())
-    if len(images) < 3:
-        raise BadData(f'{path}: {len(images)} image(s), too few to split into train, val and test')
-    n = max(1, len(images) // 10)
-    part = {image: 'test' if i < n else 'val' if i < 2 * n else 'train' for i, image in enumerate(images)}
-    return {s: [r for r in rows if part[r['image']] == s] for s in ('train', 'val', 'test')}
+    files = sorted(set(map(path_of, rows)), key=lambda f: hashlib.sha256(os.path.relpath(f, path.parent).encode()).digest())
+    if len(files) < 3:
+        raise BadData(f'{path}: {len(files)} image, audio or video file(s), too few to split into train, val and test')
+    n = max(1, len(files) // 10)
+    part = {file: 'test' if i < n else 'val' if i < 2 * n else 'train' for i, file in enumerate(files)}
+    return {s: [r for r in rows if part[path_of(r)] == s] for s in ('train', 'val', 'test')}
 
 
 def medium_of(row):
@@ -141,9 +176,9 @@ def coco(data_dir, split, config):
     30,504 images train too (113,287; eP-ALM's use) or not (82,783; DePALM's)."""
     splits = (split, 'restval') if split == 'train' and config['restval'] else (split,)
     path = data_dir / 'dataset_coco.json'
-    return with_pictures(path, split, read(path, KARPATHY, lambda file: [
+    return with_files(path, split, read(path, KARPATHY, lambda file: [
         dict(image=str(data_dir / i['filepath'] / i['filename']), caption=[s['raw'].strip() for s in i['sentences']], id=i['cocoid'])
-        for i in file['images'] if i['split'] in splits]))
+        for i in file['images'] if i['split'] in splits]), config)
 
 
 def textcaps(data_dir, split, config):
@@ -152,58 +187,112 @@ def textcaps(data_dir, split, config):
     path = data_dir / f'TextCaps_0.1_{part}.json'
     entries = read(path, 'TextCaps (textvqa.org)', lambda file: {
         c['image_id']: dict(image=str(data_dir / f'train_images/{c["image_id"]}.jpg'), caption=c['reference_strs'], id=c['image_id']) for c in file['data']})
-    return with_pictures(path, split, list(entries.values()))               # the file has an entry for each caption
+    return with_files(path, split, list(entries.values()), config)       # the file has an entry for each caption
 
 
 def vqav2(data_dir, split, config):
     """VQAv2 in its own split: v2_OpenEnded_mscoco_{train,val}2014_questions.json, v2_mscoco_{train,val}2014_annotations.json and the image
     folders of COCO. 'test' is 'val': the test answers are secret."""
-    return vqa_rows(data_dir, split, 'VQAv2 (visualqa.org)', 'v2_', ['train2014' if split == 'train' else 'val2014'])
+    return vqa_rows(data_dir, split, config, 'VQAv2 (visualqa.org)', 'v2_', ['train2014' if split == 'train' else 'val2014'])
 
 
 def vqav2_karpathy(data_dir, split, config):
     """VQAv2 in Karpathy's split of COCO, as both papers: his restval trains too. Needs dataset_coco.json as well."""
     splits = ('train', 'restval') if split == 'train' else (split,)
     images = read(data_dir / 'dataset_coco.json', KARPATHY, lambda file: {i['cocoid'] for i in file['images'] if i['split'] in splits})
-    return vqa_rows(data_dir, split, 'VQAv2 (visualqa.org)', 'v2_', ['train2014', 'val2014'], images)
+    return vqa_rows(data_dir, split, config, 'VQAv2 (visualqa.org)', 'v2_', ['train2014', 'val2014'], images)
 
 
 def okvqa(data_dir, split, config):
     """OK-VQA: OpenEnded_mscoco_{train,val}2014_questions.json, mscoco_{train,val}2014_annotations.json, the image folders of COCO; 'test' is 'val'."""
-    return vqa_rows(data_dir, split, 'OK-VQA (okvqa.allenai.org)', '', ['train2014' if split == 'train' else 'val2014'])
+    return vqa_rows(data_dir, split, config, 'OK-VQA (okvqa.allenai.org)', '', ['train2014' if split == 'train' else 'val2014'])
 
 
 def aokvqa(data_dir, split, config):
     """A-OKVQA, its direct answers: aokvqa_v1p0_{train,val}.json and COCO's train2017/, val2017/. 'test' is 'val': the test answers are secret."""
     part = 'train' if split == 'train' else 'val'
     path = data_dir / f'aokvqa_v1p0_{part}.json'
-    return with_pictures(path, split, read(path, 'A-OKVQA (allenai.org/project/a-okvqa)', lambda file: [
+    return with_files(path, split, read(path, 'A-OKVQA (allenai.org/project/a-okvqa)', lambda file: [
         dict(image=str(data_dir / f'{part}2017/{q["image_id"]:012d}.jpg'), question=q['question'], answers=q['direct_answers'], id=q['question_id'])
-        for q in file]))
+        for q in file]), config)
 
 
 def textvqa(data_dir, split, config):
     """TextVQA: TextVQA_0.5.1_{train,val}.json and the pictures in train_images/ (both). 'test' is 'val': the test answers are secret."""
     part = 'train' if split == 'train' else 'val'
     path = data_dir / f'TextVQA_0.5.1_{part}.json'
-    return with_pictures(path, split, read(path, 'TextVQA (textvqa.org)', lambda file: [
+    return with_files(path, split, read(path, 'TextVQA (textvqa.org)', lambda file: [
         dict(image=str(data_dir / f'train_images/{q["image_id"]}.jpg'), question=q['question'], answers=q['answers'], id=q['question_id'])
-        for q in file['data']]))
+        for q in file['data']]), config)
 
 
 def gqa(data_dir, split, config):
     """GQA, balanced: {train,val,testdev}_balanced_questions.json and the pictures in images/. 'test' is 'testdev'."""
     path = data_dir / f'{"testdev" if split == "test" else split}_balanced_questions.json'
-    return with_pictures(path, split, read(path, 'GQA (cs.stanford.edu/people/dorarad/gqa)', lambda file: [
+    return with_files(path, split, read(path, 'GQA (cs.stanford.edu/people/dorarad/gqa)', lambda file: [
         dict(image=str(data_dir / f'images/{q["imageId"]}.jpg'), question=q['question'], answers=[q['answer']], id=i, question_type=q['types']['structural'])
-        for i, q in file.items()]))
+        for i, q in file.items()]), config)
 
 
-DATASETS = dict(coco=coco, textcaps=textcaps, vqav2=vqav2, vqav2_karpathy=vqav2_karpathy, okvqa=okvqa, aokvqa=aokvqa, textvqa=textvqa, gqa=gqa)
+def audiocaps(data_dir, split, config):
+    """AudioCaps: {train,val,test}.csv and the clips of a split in audio/{split}/, each as {youtube_id}_{start_time}.wav (or .flac, .ogg, .mp3) or by
+    the audiocap_id of one of its captions, 91139.wav: the names that the packages aac-datasets and audiocaps-download give."""
+    path = data_dir / f'{split}.csv'
+    there = {f.stem: f for f in sorted((data_dir / 'audio' / split).glob('*.*')) if f.suffix in ('.wav', '.flac', '.ogg', '.mp3')}
+
+    def clips(lines):
+        rows = {}
+        for line in lines:
+            name = f'{line["youtube_id"]}_{line["start_time"]}'
+            row = rows.setdefault(name, dict(audio='', caption=[], id=name))
+            row['caption'].append(line['caption'].strip())
+            row['audio'] = row['audio'] or str(there.get(name) or there.get(line['audiocap_id']) or '')
+        return [row | dict(audio=row['audio'] or str(data_dir / f'audio/{split}/{name}.wav')) for name, row in rows.items()]
+    rows = read(path, 'AudioCaps (github.com/cdjkim/audiocaps)', clips, parse=lambda text: csv.DictReader(io.StringIO(text)))
+    return with_files(path, split, rows, config)
+
+
+def msrvtt(data_dir, split, config):
+    """MSR-VTT captions in the official split (6,513, 497 and 2,990 videos). data_dir holds MSRVTT.zip's MSRVTT/videos/all/video0.mp4 ... and its
+    MSRVTT/annotation/MSR_VTT.json, which does not say the split: it goes by the numbers of the videos. The challenge's own files come
+    first if they are there: train_val_videodatainfo.json and test_videodatainfo.json, whose videos have a key split."""
+    path = data_dir / ('test_videodatainfo.json' if split == 'test' else 'train_val_videodatainfo.json')
+    if not path.is_file():
+        path = data_dir / 'MSRVTT/annotation/MSR_VTT.json'
+
+    def videos(file):
+        if 'videos' in file:
+            mine = {v['video_id'] for v in file['videos'] if v['split'] == ('validate' if split == 'val' else split)}
+            told = [(s['video_id'], s['caption']) for s in file['sentences']]
+        else:
+            numbers = dict(train=range(6513), val=range(6513, 7010), test=range(7010, 10000))[split]
+            mine, told = {f'video{i}' for i in numbers}, [(a['image_id'], a['caption']) for a in file['annotations']]
+        captions = {}
+        for video, caption in told:
+            captions.setdefault(video, []).append(caption.strip())
+        return [dict(video=str(data_dir / f'MSRVTT/videos/all/{v}.mp4'), caption=c, id=v) for v, c in captions.items() if v in mine]
+    return with_files(path, split, read(path, 'MSR-VTT (MSRVTT.zip of github.com/m-bain/frozen-in-time)', videos), config)
+
+
+def msrvtt_qa(data_dir, split, config):
+    """MSRVTT-QA: {train,val,test}_qa.json, beside the videos of MSR-VTT in MSRVTT/videos/all/."""
+    return video_questions(data_dir, split, config, lambda number: f'MSRVTT/videos/all/video{number}.mp4')
+
+
+def msvd_qa(data_dir, split, config):
+    """MSVD-QA: {train,val,test}_qa.json and youtube_mapping.txt ('-4wsuPCjDBc_5_15 vid1' a line), beside the videos of MSVD in YouTubeClips/."""
+    names = read(data_dir / 'youtube_mapping.txt', VIDEO_QA, parse=str.splitlines, rows=lambda lines: {
+        int(number.removeprefix('vid')): name for name, number in map(str.split, lines)})
+    return video_questions(data_dir, split, config, lambda number: f'YouTubeClips/{names[number]}.avi')
+
+
+DATASETS = dict(coco=coco, textcaps=textcaps, vqav2=vqav2, vqav2_karpathy=vqav2_karpathy, okvqa=okvqa, aokvqa=aokvqa, textvqa=textvqa, gqa=gqa,
+                audiocaps=audiocaps, msrvtt=msrvtt, msrvtt_qa=msrvtt_qa, msvd_qa=msvd_qa)
 KARPATHY = "Karpathy's caption_datasets.zip"
+VIDEO_QA = 'MSRVTT-QA or MSVD-QA (github.com/xudejing/video-question-answering)'
 
 
-def vqa_rows(data_dir, split, origin, prefix, folders, images=None):
+def vqa_rows(data_dir, split, config, origin, prefix, folders, images=None):
     """Questions about the pictures in these folders of COCO; images: the ids of those wanted, None = all."""
     rows = []
     for folder in folders:
@@ -214,22 +303,36 @@ def vqa_rows(data_dir, split, origin, prefix, folders, images=None):
             dict(image=str(data_dir / folder / f'COCO_{folder}_{a["image_id"]:012d}.jpg'), question=asked[a['question_id']],
                  answers=[x['answer'] for x in a['answers']], id=a['question_id'], question_type=a['question_type'], answer_type=a['answer_type'])
             for a in file['annotations'] if images is None or a['image_id'] in images])
-    return with_pictures(path, split, rows)
+    return with_files(path, split, rows, config)
 
 
-def read(path, origin, rows):
-    """rows(the JSON in path). Raises BadData that says what file is expected there and where it comes from."""
+def video_questions(data_dir, split, config, file_of):
+    """The questions of {split}_qa.json; file_of: the number of a video -> its path."""
+    path = data_dir / f'{split}_qa.json'
+    return with_files(path, split, read(path, VIDEO_QA, lambda file: [
+        dict(video=str(data_dir / file_of(q['video_id'])), question=q['question'], answers=[q['answer']], id=q['id']) for q in file]), config)
+
+
+def read(path, origin, rows, parse=json.loads):
+    """rows(the JSON in path, or whatever `parse` makes of its text). Raises BadData that says what file is expected there and where it comes from."""
     if not path.is_file():
         raise BadData(f'{path}: no such file. It is part of {origin}; data_dir is a knob')
     try:
-        return rows(json.loads(path.read_text()))
-    except (ValueError, KeyError, TypeError, AttributeError) as e:
+        return rows(parse(path.read_text(encoding='utf-8')))
+    except (ValueError, KeyError, TypeError, AttributeError, csv.Error) as e:
         raise BadData(f'{path}: not the file of {origin} ({type(e).__name__}: {e})') from e
 
 
-def with_pictures(path, split, rows):
-    """The rows, if all their pictures are there."""
-    missing = [image for image in dict.fromkeys(r['image'] for r in rows) if not os.path.isfile(image)]
-    if missing:
-        raise BadData(f'{path}: {len(missing)} of {len({r["image"] for r in rows})} images of split {split!r} are not there, the first is {missing[0]}')
-    return rows
+def with_files(path, split, rows, config):
+    """The rows, if all that they show is there; with bad_rows='skip' those of which it is."""
+    files = {r[medium_of(r)]: medium_of(r) for r in rows}
+    missing = [file for file in files if not os.path.isfile(file)]
+    if not missing:
+        return rows
+    what = dict(image='images', audio='audio files', video='videos')[files[missing[0]]]
+    if config['bad_rows'] != 'skip':
+        raise BadData(f'{path}: {len(missing)} of {len(files)} {what} of split {split!r} are not there, the first is {missing[0]}; '
+                      f'--bad_rows=skip goes on without them')
+    print(f'{path}: left out {len(missing)} of {len(files)} {what} of split {split!r}, which are not there{listed(missing)}')
+    gone = set(missing)
+    return [r for r in rows if r[medium_of(r)] not in gone]

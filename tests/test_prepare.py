@@ -1,10 +1,12 @@
 """prepare.py without a network: the formats it reads, its splits, what it says when something is wrong."""
 import hashlib
+import http.server
 import io
 import json
 import subprocess
 import sys
 import tarfile
+import threading
 import zipfile
 from pathlib import Path
 
@@ -12,7 +14,10 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
+import download  # noqa: E402
 import prepare  # noqa: E402
+from configurator import configure  # noqa: E402
+from rows import DATASETS, BadData, load_rows  # noqa: E402
 
 STAMPS = {  # the files of a package of stamps; the last three are no captioned pictures
     'animals/frog.png': b'frog', 'animals/frog.txt': b'A frog.\nde.utf8=Ein Frosch.\n',
@@ -163,3 +168,174 @@ def test_names():
         assert all(f'python prepare.py {name}' in out.stderr for name in prepare.NAMES)
     assert 'expected lite0 or lite2' in script('demo', '--encoder=lite7').stderr
     assert "did you mean 'encoder'" in script('demo', '--encodr=lite2').stderr
+
+
+# ---- official files -------------------------------------------------------------------------------------------------
+
+class Host(http.server.BaseHTTPRequestHandler):
+    """Serves `files` (path -> bytes), continuing where asked if `ranges`; `cut` sends less than announced. `asked`: what came."""
+    files, ranges, cut, asked = {}, True, 0, []
+
+    def do_GET(self):
+        self.asked.append((self.path, self.headers['Range']))
+        content = self.files.get(self.path)
+        start = int(self.headers['Range'][len('bytes='):-1]) if self.headers['Range'] and self.ranges else 0
+        if content is None or start >= len(content):
+            return self.send_error(404 if content is None else 416)
+        self.send_response(206 if start else 200)
+        self.send_header('Content-Length', str(len(content) - start))
+        self.end_headers()
+        self.wfile.write(content[start:len(content) - self.cut])
+
+    def log_message(self, *_):
+        pass
+
+
+@pytest.fixture
+def host(monkeypatch, tmp_path):
+    """A server of a miniature of COCO, which `prepare.py coco` fetches from there into tmp_path / 'data'."""
+    archive = io.BytesIO()
+    with zipfile.ZipFile(archive, 'w') as z:
+        z.writestr('dataset_flickr8k.json', '{}')
+        z.writestr('dataset_coco.json', json.dumps(dict(images=[dict(filepath='val2014', filename=f'{split}.jpg', split=split, cocoid=0, sentences=[
+            dict(raw='A cat.')]) for split in ('train', 'val', 'test')])))
+    images = io.BytesIO()
+    with tarfile.open(fileobj=images, mode='w:gz') as t:
+        for name in ('val2014/train.jpg', './val2014/val.jpg', 'val2014/test.jpg', 'val2014_notes.txt'):
+            t.addfile(tarfile.TarInfo(name))
+    server = http.server.ThreadingHTTPServer(('127.0.0.1', 0), Host)
+    monkeypatch.setattr(Host, 'files', {'/caption_datasets.zip': archive.getvalue(), '/val2014.tar.gz': images.getvalue(), '/notes.json': b'[1, 2]'})
+    monkeypatch.setattr(Host, 'asked', [])
+    threading.Thread(target=server.serve_forever, kwargs=dict(poll_interval=0.01)).start()
+    url = f'http://127.0.0.1:{server.server_port}'
+    monkeypatch.setitem(download.OFFICIAL, 'coco', (str(tmp_path / 'data'), [
+        (f'{url}/caption_datasets.zip', 'dataset_coco.json'), (f'{url}/val2014.tar.gz', 'val2014'), (f'{url}/notes.json', 'notes.json')]))
+    yield server
+    server.shutdown()
+    server.server_close()
+
+
+def fails():
+    with pytest.raises(SystemExit) as e:
+        prepare.NAMES['coco']([])
+    assert isinstance(e.value.code, str)                                # a message, and exit status 1
+    return e.value.code
+
+
+def there(folder):
+    return {str(p.relative_to(folder)) for p in folder.rglob('*') if p.is_file() and 'downloads' not in p.parts}
+
+
+WHOLE = {'dataset_coco.json', 'val2014/train.jpg', 'val2014/val.jpg', 'val2014/test.jpg', 'notes.json'}
+
+
+def test_official_files_are_fetched_once_and_counted(host, tmp_path, capsys):
+    prepare.NAMES['coco']([])
+    assert there(tmp_path / 'data') == WHOLE and 'coco: 1 train, 1 val, 1 test rows' in capsys.readouterr().out
+    assert not list(tmp_path.rglob('*.part')) and not list(tmp_path.rglob('*.tmp')) and len(Host.asked) == 3
+    prepare.NAMES['coco']([])
+    assert len(Host.asked) == 3
+    (tmp_path / 'data/notes.json').unlink()                             # its download is still there
+    prepare.NAMES['coco']([])
+    assert len(Host.asked) == 3 and there(tmp_path / 'data') == WHOLE
+    (tmp_path / 'data/val2014/val.jpg').unlink()
+    assert '1 of 1 images' in fails()
+
+
+@pytest.mark.parametrize('ranges', [True, False])
+@pytest.mark.parametrize('share', [0.5, 1.0])
+def test_a_download_continues(host, tmp_path, monkeypatch, ranges, share):
+    """Where a run was killed: half-way, or just before the part got its name."""
+    monkeypatch.setattr(Host, 'ranges', ranges)
+    content = Host.files['/caption_datasets.zip']
+    (tmp_path / 'data/downloads').mkdir(parents=True)
+    part = tmp_path / 'data/downloads/caption_datasets.zip.part'
+    part.write_bytes(content[:int(share * len(content))])
+    prepare.NAMES['coco']([])
+    assert Host.asked[0] == ('/caption_datasets.zip', f'bytes={int(share * len(content)) - 1}-') and there(tmp_path / 'data') == WHOLE
+    assert part.with_suffix('').read_bytes() == content and not part.exists()
+
+
+def test_a_download_that_is_cut_off_continues(host, tmp_path, monkeypatch):
+    with monkeypatch.context() as m:
+        m.setattr(Host, 'cut', 3)
+        assert fails().count('cut off after') == 3
+    assert there(tmp_path / 'data') == set()
+    prepare.NAMES['coco']([])
+    assert there(tmp_path / 'data') == WHOLE and all(r for _, r in Host.asked[3:])
+
+
+def test_a_part_longer_than_the_file(host, tmp_path):
+    (tmp_path / 'data/downloads').mkdir(parents=True)
+    (tmp_path / 'data/downloads/notes.json.part').write_bytes(b'x' * 100)
+    assert 'notes.json: HTTP Error 416' in fails()
+    prepare.NAMES['coco']([])
+    assert there(tmp_path / 'data') == WHOLE
+
+
+@pytest.mark.parametrize('name, content', [
+    ('caption_datasets.zip', b'<!DOCTYPE html>'), ('caption_datasets.zip', None), ('val2014.tar.gz', b'<!DOCTYPE html>'), ('val2014.tar.gz', None),
+    ('notes.json', b'<!DOCTYPE html>'), ('caption_datasets.zip', 'other')])
+def test_a_wrong_file(host, tmp_path, name, content):
+    """An HTML page, a flipped byte in the middle (None), an archive of other things: all else is kept, and the next run fetches that one anew."""
+    right = Host.files[f'/{name}']
+    other = io.BytesIO()
+    with zipfile.ZipFile(other, 'w') as z:
+        z.writestr('notes.txt', 'other')
+    middle = len(right) // 3
+    Host.files[f'/{name}'] = other.getvalue() if content == 'other' else content or right[:middle] + bytes([right[middle] ^ 255]) + right[middle + 1:]
+    text = fails()
+    assert '1 of 3 are missing' in text and f'/{name}: it came as another file than expected' in text and not list(tmp_path.rglob('*.tmp'))
+    assert len(there(tmp_path / 'data')) == {'caption_datasets.zip': 4, 'val2014.tar.gz': 2, 'notes.json': 4}[name]
+    assert (tmp_path / f'data/downloads/{name}.wrong').is_file()
+    Host.files[f'/{name}'] = right
+    prepare.NAMES['coco']([])
+    assert there(tmp_path / 'data') == WHOLE and len(Host.asked) == 4
+
+
+def test_a_file_that_is_nowhere(host, tmp_path):
+    del Host.files['/val2014.tar.gz']
+    text = fails()
+    assert '1 of 3 are missing' in text and 'val2014.tar.gz: HTTP Error 404' in text
+    assert f'put it there: {tmp_path}/data/downloads/val2014.tar.gz' in text
+    assert there(tmp_path / 'data') == {'dataset_coco.json', 'notes.json'}
+
+
+def test_no_server(host, tmp_path):
+    host.shutdown()
+    host.server_close()
+    text = fails()
+    assert '3 of 3 are missing' in text and text.count('Connection refused') == 3 and there(tmp_path) == set()
+
+
+def test_what_is_to_be_fetched_by_hand(host, tmp_path, monkeypatch):
+    folder, files = download.OFFICIAL['coco']
+    monkeypatch.setitem(download.OFFICIAL, 'coco', (folder, [*files[:2], ('Notes, from the page https://notes.org', 'notes.json', 'more.json')]))
+    text = fails()
+    assert f'{folder}/notes.json, {folder}/more.json: to be fetched by hand: Notes, from the page https://notes.org' in text
+    assert there(tmp_path / 'data') == WHOLE - {'notes.json'}
+    (tmp_path / 'data/more.json').touch()
+    assert f'\n  {folder}/notes.json: to be fetched by hand' in fails()
+
+
+def test_what_is_fetched_is_what_is_read(tmp_path):
+    """Every data set has its addresses, and the first file that rows.py misses is one of those fetched."""
+    assert set(download.OFFICIAL) == set(DATASETS)
+    for name, (_, files) in download.OFFICIAL.items():
+        wanted = [w for source, *paths in files for w in paths]
+        assert all((' ' in source) != source.startswith('http') for source, *_ in files) and '{' not in ''.join(wanted)
+        for split in ('train', 'val', 'test'):
+            with pytest.raises(BadData) as e:
+                load_rows(dict(dataset=name, data_dir=str(tmp_path), restval=False), split)
+            assert str(e.value).partition(': no such file')[0].removeprefix(f'{tmp_path}/') in wanted
+
+
+def test_configs_look_where_the_files_are_put():
+    import train
+    names = set()
+    for path in (ROOT / 'config').glob('*.py'):
+        config = configure(dict(vars(train)), [str(path)])
+        if config['dataset'] in download.OFFICIAL:
+            names.add(config['dataset'])
+            assert config['data_dir'] == download.OFFICIAL[config['dataset']][0], path
+    assert names == set(DATASETS) - {'vqav2'}                           # config/vqav2.py is vqav2_karpathy, as in the papers

@@ -18,7 +18,7 @@ from page import answers_page
 from sample import generate_rows
 from scores import accuracy, normalise, score_answers, strip_punctuation
 
-CONFIG = dict(seed=0, texts_per_input=1, train_rows=0.0, restval=False, data_dir='')
+CONFIG = dict(seed=0, texts_per_input=1, train_rows=0.0, restval=False, bad_rows='error', data_dir='')
 TINY = dict(device='cpu', dtype='float32', adapter_dim=32, mapper_heads=4, n_queries=4, batch_size=4, max_iters=2, num_workers=0,
             instruction='{prompt} Answer:', max_new_tokens=4)
 

@@ -1,0 +1,12 @@
+# AudioCaps, as DePALM trains on it: OPT-6.7B and AST frozen, 12 epochs. With a mechanism's file:
+#   torchrun --standalone --nproc_per_node=8 train.py config/audiocaps.py config/qp_l0.py --out_dir=out/audiocaps_qp_l0
+# data_dir holds train.csv, val.csv, test.csv and the clips in audio/; --bad_rows=skip does without those that YouTube no longer has.
+# Needs GPUs and the data; nobody has yet run it with this code.
+dataset = 'audiocaps'
+data_dir = 'data/audiocaps'
+out_dir = 'out/audiocaps'
+llm = 'facebook/opt-6.7b'
+encoder = 'ast'
+answer_prompt = 'Answer: '
+epochs = 12
+eval_interval = 1000
