@@ -3,8 +3,10 @@ Caption a split and score it: out_dir/eval_SPLIT.json, and eval_SPLIT.html to lo
 
     python eval_caption.py --out_dir=out/demo                               # the test split
     python eval_caption.py --out_dir=out/demo --blind_dir=out/demo_blind    # beside the same LLM without a picture
+    python eval_caption.py --out_dir=out/coco_depalm --java=True            # as the papers: COCO's own tokenizer, METEOR, SPICE, SPIDEr too
 """
 import json
+import shutil
 import sys
 from pathlib import Path
 
@@ -21,6 +23,7 @@ split = 'test'
 max_rows = 0                        # score so many pictures, spread over the split; 0 = all
 page_rows = 1000                    # show so many of them on the page, about 10 KB each
 bad_rows = 'error'                  # 'skip': a file that cannot be read is left out, and listed
+java = False                        # COCO's own tokenizer in place of ours, and METEOR, SPICE, SPIDEr; needs Java 8 to 14, without SPICE any later
 num_beams = 3
 max_new_tokens = 50
 batch_size = 16
@@ -44,24 +47,44 @@ def inputs(rows, n=0):
 def main(config):
     from model import write_atomically
     from sample import generate_rows, readable, with_blind
-    result = dict(tokenizer='PTB-like, pure Python (scores.tokenize)', knobs=config)
+    if java and not shutil.which('java'):
+        sys.exit('java=True: there is no java on the PATH. Install one (Java 8 to 14; without SPICE any later one does), or leave java=False')
+    tokenizers = {False: 'PTB-like, pure Python (scores.tokenize)', True: 'PTB, Java (Stanford CoreNLP 3.4.1)'}
+    result, said = dict(tokenizer=tokenizers[java], knobs=config), {}
     for side, model, tokenizer, trained_with in with_blind(out_dir, blind_dir, which, device):
         if not side:
-            rows = inputs(load_rows(trained_with, split), max_rows)
-            result |= dict(trained_with=trained_with)
+            rows = inputs(load_rows(trained_with | dict(bad_rows=bad_rows), split), max_rows)
+            if java:                        # a rehearsal: what it lacks is said before captions are generated, perhaps for hours
+                report(score_captions([rows[0]['caption']], rows[0]['caption'][:1], java)[2])
         knobs = trained_with | dict(bad_rows=bad_rows)
-        captions = generate_rows(model, tokenizer, knobs, rows, batch_size, num_beams=num_beams, max_new_tokens=max_new_tokens)
+        said[side] = generate_rows(model, tokenizer, knobs, rows, batch_size, num_beams=num_beams, max_new_tokens=max_new_tokens)
         if not side:
-            rows, captions = readable(rows, captions)
-            result['rows'] = [{'id': r['id'], medium_of(r): path_of(r), 'references': r['caption']} for r in rows]
-        result[side + 'scores'], ciders = score_captions([r['caption'] for r in rows], captions)
-        for row, caption, cider in zip(result['rows'], captions, ciders):
+            rows, said[side] = readable(rows, said[side])
+            references = [r['caption'] for r in rows]
+            result |= dict(trained_with=trained_with, rows=[{'id': r['id'], medium_of(r): path_of(r), 'references': r['caption']} for r in rows])
+    try:
+        scored, missing = {side: score_captions(references, captions, java) for side, captions in said.items()}, {}
+    except OSError as e:                    # java has failed after all: the captions are not lost
+        scored, missing = {side: score_captions(references, captions) for side, captions in said.items()}, {tokenizers[java]: str(e)}
+        result['tokenizer'] = tokenizers[False]
+    for _, _, why in scored.values():
+        missing |= why
+    for side, (scores, ciders, _) in scored.items():
+        result[side + 'scores'] = {name: score for name, score in scores.items() if name not in missing}        # those that both sides have
+        for row, caption, cider in zip(result['rows'], said[side], ciders):
             row |= {side + 'caption': caption, side + 'cider': cider}
+    result['missing'] = missing
     for name, score in result['scores'].items():
         print(f'{name:8}{score:8.2f}' + (f'   blind {result["blind_scores"][name]:8.2f}' if blind_dir else ''))
+    report(missing)
     for ending, text in dict(json=json.dumps(result, indent=1, ensure_ascii=False), html=captions_page(result)).items():
         write_atomically(f'{out_dir}/eval_{split}.{ending}', lambda temporary: Path(temporary).write_text(text, encoding='utf-8'))
         print(f'{out_dir}/eval_{split}.{ending}')
+
+
+def report(missing):
+    for name, why in missing.items():
+        print(f'no {name}: {why}', flush=True)
 
 
 if __name__ == '__main__':

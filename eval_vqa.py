@@ -35,7 +35,7 @@ def main(config):
     result = dict(knobs=config)
     for side, model, tokenizer, trained_with in with_blind(out_dir, blind_dir, which, device):
         if not side:
-            rows = load_rows(trained_with, split)
+            rows = load_rows(trained_with | dict(bad_rows=bad_rows), split)
             if any('question' not in row for row in rows):
                 sys.exit(f'split {split!r} has captions without a question: eval_caption.py scores those')
             rows = [rows[i * len(rows) // max_rows] for i in range(max_rows)] if 0 < max_rows < len(rows) else rows

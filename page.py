@@ -84,7 +84,8 @@ def captions_page(result):
         below += f'<p class="soft">reference: {"<br>".join(map(escape, row["references"]))}</p>'
         bars = ''.join(bar(kind, row[key], full) for kind, key in (('see', 'cider'), ('blind', 'blind_cider')) if key in row)
         cards.append(card(row, row['cider'], row['caption'], below, bars))
-    return page('captions', result, table, f'Scores x 100. Bars: CIDEr of the one picture, full at {full:.0f}. Tokenizer: {escape(result["tokenizer"])}.', cards)
+    return page('captions', result, table, f'Scores x 100. Bars: CIDEr of the one picture, full at {full:.0f}. Tokenizer: {escape(result["tokenizer"])}.'
+                + ''.join(f' No {name}: {escape(why)}.' for name, why in result['missing'].items()), cards)
 
 
 def answers_page(result):

@@ -71,7 +71,7 @@ def generate_rows(model, tokenizer, config, rows, batch_size, progress=True, **g
 def readable(rows, texts):
     """Those rows, with their texts, whose file could be read."""
     kept = [(row, text) for row, text in zip(rows, texts) if text is not None]
-    return zip(*kept) if kept else sys.exit('none of the files can be read')
+    return map(list, zip(*kept)) if kept else sys.exit('none of the files can be read')
 
 
 def with_blind(out_dir, blind_dir, which, device):

@@ -1,7 +1,8 @@
 """
-How captions and answers are scored: CIDEr, BLEU and ROUGE-L without Java, and the official VQA accuracy.
+How captions and answers are scored: CIDEr, BLEU and ROUGE-L without Java, METEOR and SPICE with it, and the official VQA accuracy.
 """
 import re
+import subprocess
 import unicodedata
 from collections import defaultdict
 
@@ -9,35 +10,52 @@ from pycocoevalcap.bleu.bleu import Bleu
 from pycocoevalcap.cider.cider import Cider
 from pycocoevalcap.rouge.rouge import Rouge
 
+from java import java_tokenize, meteor, spice
+
 # ---- captions -------------------------------------------------------------------------------------------------------
 
-STRAIGHT = str.maketrans({'’': "'", '‘': "'", '“': '"', '”': '"', '–': ' - ', '—': ' - ', '…': ' ', '½': ' 1/2', '€': '$', '£': '#', '\xad': ''})
-BRACKETS = {'(': '-lrb-', ')': '-rrb-', '[': '-lsb-', ']': '-rsb-', '{': '-lcb-', '}': '-rcb-'}
+STRAIGHT = str.maketrans({'’': "'", '‘': "'", '“': '"', '”': '"', '«': '"', '»': '"', '–': ' - ', '—': ' - ', '…': ' ', '\xad': '',
+                          '€': '$', '£': '#', '¢': ' cents', '¼': ' 1/4', '½': ' 1/2', '¾': ' 3/4'})
+BRACKETS = str.maketrans({'(': '-lrb-', ')': '-rrb-', '[': '-lsb-', ']': '-rsb-', '{': '-lcb-', '}': '-rcb-'})
 PUNCTUATION = set('\'"`.,:;?!-')    # dropped where it is a token of its own; like COCO's list without the brackets
 TOKENS = re.compile(r"""
-    \b(?:can(?=not\b)|(?:gon|wan)(?=na\b)|got(?=ta\b)|[gl][ie]m(?=me\b)) | 't(?=(?:is|was)\b)           # can not, gon na, 't is
-  | [a-z]+(?=n't\b) | n't\b | '(?:[smd]|re|ve|ll|em|til|n'|\d\ds?)(?!\w)                                # do n't, dog 's, the '90s
-  | \b(?:[a-z]\.){2,} | \b[a-z]\.(?=\s*\S)(?!\w)                                                        # the u.s., john f. kennedy
-  | \b(?:mr|mrs|ms|dr|prof|gen|sgt|st|ave|blvd|rd|mt|ft|jr|sr|vs|etc|inc|co|corp|ltd|dept|no(?=\.\s?\d))\.
-  | \b(?:[odl]'|ma'am\b|rock(?='n'))[a-z]* | \b(?-i:[A-Z]+&[A-Z])\b | \bat&t\b                          # o'clock, B&W
-  | (?:(?<![\w.])\.(?=\d))?[^\W_]+(?:(?:[-_./]|(?<=\d)[,:](?=\d))[^\W_]+)*                              # half-eaten, a/b, 1,000, .5
-  | [@\#][a-z]\w* | [?!]+ | [^\w\s] | _+""", re.VERBOSE | re.IGNORECASE)
+    https?://\S*\w | [\w.-]+@[\w-]+(?:\.\w+)* | [:;=]-?[()dp](?!\w)                                     # b@c.org, :-)
+  | \b(?:can(?=not\b)|(?:gon|wan)(?=na\b)|got(?=ta\b)|[gl][ie]m(?=me\b)|y'(?=all)) | 't(?=(?:is|was)\b)  # can not, gon na, y' all, 't is
+  | [a-z]+(?=n't\b) | n't\b | (?<!\d)'\d\ds?(?!\w) | '(?:[smd]|re|ve|ll|em|til|n'|cause)(?!\w)          # do n't, the '90s, dog 's
+  | \b(?:[a-z]\.){2,}(?:[a-z]\b)? | \b[a-z]\.(?=\s*\S)(?!\w)                                            # the u.s., john f. kennedy
+  | \b(?:mr|mrs|ms|dr|prof|gen|sgt|st|ave|blvd|rd|mt|ft|jr|sr|vs|etc|inc|co|corp|ltd|dept|ph\.d|jan|feb|mar|apr|ju[nl]|aug|sept?|oct|nov|dec
+    |mon|tues?|wed|thu(?:rs)?|fri|no(?=\.\s?\d))\.
+  | \b(?:[odl]'|ma'am\b|rock(?='n'))[^\W\d_]* | \b(?:[cn]|qu)'[^\W\d_]{2,} | \b(?-i:[A-Z]+&[A-Z])       # o'clock, l'été, c'est, B&W
+  | [+-]?(?:(?<![.,])[.,]\d+|\d+[.,:]\d+)(?:[.,:]\d+)*(?:-[^\W\d_]+)* | (?<!-)[+-]\d+                     # 1,000, .5, 2.5 kg, -5
+  | [^\W_]+(?:(?:[-_/]|\.(?=[^\W\d_]))[^\W_]+)*                                                         # half-eaten, a/b, example.com
+  | [@\#][a-z]\w* | [?!]+ | [^\w\s\u200b\ufeff\U00010000-\U0010ffff] | _+""", re.VERBOSE | re.IGNORECASE)
 
 
 def tokenize(text):
     """"A dog's t-shirt (it isn't red)." -> "a dog 's t-shirt -lrb- it is n't red -rrb-": what COCO's Java tokenizer makes of captions."""
     words = TOKENS.findall(unicodedata.normalize('NFC', text).translate(STRAIGHT))
-    return ' '.join(BRACKETS.get(w, w) for w in words if w not in PUNCTUATION).lower()
+    return ' '.join(w for w in words if w not in PUNCTUATION).translate(BRACKETS).lower()
 
 
-def score_captions(references, hypotheses):
-    """references: the texts of each row; hypotheses: one text for each. Returns ({metric: score}, [CIDEr of each row]), all x 100: CIDEr
-    ends at 1000, the others at 100. CIDEr weighs words by how rare they are in these very references: a row alone has 0."""
-    refs = {i: [tokenize(t) for t in texts] for i, texts in enumerate(references)}
-    hyps = {i: [tokenize(t)] for i, t in enumerate(hypotheses)}
-    (cider, ciders), (bleu, _), (rouge, _) = Cider().compute_score(refs, hyps), Bleu(4).compute_score(refs, hyps, verbose=0), Rouge().compute_score(refs, hyps)
-    scores = dict(zip(('CIDEr', 'BLEU-1', 'BLEU-2', 'BLEU-3', 'BLEU-4', 'ROUGE-L'), [cider, *bleu, rouge]))
-    return {k: round(100 * float(v), 2) for k, v in scores.items()}, [round(100 * float(c), 1) for c in ciders]
+def score_captions(references, hypotheses, java=False):
+    """references: the texts of each row; hypotheses: one text for each. Returns ({metric: score}, [CIDEr of each row], {metric: why it is
+    missing}), all x 100: CIDEr ends at 1000, the others at 100. CIDEr weighs words by how rare they are in these very references: a row alone has 0.
+    java: with COCO's own tokenizer, and METEOR, SPICE and SPIDEr as well. Raises OSError if that tokenizer does not run."""
+    texts = list(dict.fromkeys(t for row in (hypotheses, *references) for t in row))
+    tokens = dict(zip(texts, java_tokenize(texts) if java else map(tokenize, texts)))
+    refs, hyps = {i: [tokens[t] for t in row] for i, row in enumerate(references)}, {i: [tokens[t]] for i, t in enumerate(hypotheses)}
+    (cider, ciders), (rouge, _), (bleu, _) = Cider().compute_score(refs, hyps), Rouge().compute_score(refs, hyps), Bleu().compute_score(refs, hyps, 0)
+    scores, missing = dict(zip(('CIDEr', 'BLEU-1', 'BLEU-2', 'BLEU-3', 'BLEU-4', 'ROUGE-L'), [cider, *bleu, rouge])), {}
+    for name, metric in dict(METEOR=meteor, SPICE=spice).items() if java else ():
+        try:
+            scores[name] = metric(refs, hyps)
+        except (OSError, ValueError, subprocess.CalledProcessError) as e:
+            missing[name] = str(e)
+    if 'SPICE' in scores:
+        scores['SPIDEr'] = (cider + scores['SPICE']) / 2
+    elif java:
+        missing['SPIDEr'] = 'it is the mean of CIDEr and SPICE'
+    return {k: 100 * float(v) for k, v in scores.items()}, [100 * float(c) for c in ciders], missing
 
 
 # ---- answers --------------------------------------------------------------------------------------------------------

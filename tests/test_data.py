@@ -316,7 +316,7 @@ def test_special_tokens_in_a_caption_are_text(llm):
 
 def test_collate():
     prompt, pixels = [1, 5], torch.rand(2, 3, 4, 4)
-    items = [dict(texts=[(prompt, [7, 2]), (prompt, [8, 9, 2])], error='', pixels=pixels[0]), dict(texts=[([1], [7, 2]), ([1], [2])], error='bad', pixels=pixels[1])]
+    items = [dict(texts=[(prompt, [7, 2]), (prompt, [8, 9, 2])], errors=[], pixels=pixels[0]), dict(texts=[([1], [7, 2]), ([1], [2])], errors=['bad'], pixels=pixels[1])]
     batch, errors = collate(items, pad_id=0)
     assert errors == ['bad'] and batch['pixels'].equal(pixels)
     assert batch['input_ids'].tolist() == [[1, 5, 7, 2, 0], [1, 5, 8, 9, 2], [1, 7, 2, 0, 0], [1, 2, 0, 0, 0]]
@@ -364,7 +364,7 @@ def train_rows(vit, rows, **knobs):
 
 def epoch_of(dataset, first=0, n=8, num_workers=0):
     torch.manual_seed(first + num_workers)                              # no global state matters
-    keys = batch_keys(len(dataset.rows), 4, dataset.seed, first=first)
+    keys = batch_keys(len(dataset.rows), 4, dataset.config['seed'], first=first)
     loader = DataLoader(dataset, batch_sampler=keys, num_workers=num_workers, collate_fn=lambda items: collate(items, 0)[0])
     return [batch for _, batch in zip(range(n - first), loader)]
 
@@ -511,20 +511,20 @@ def test_unreadable_pictures_are_all_named_and_nothing_is_left(own_rows, cached,
         open(own_rows[i]['image'], 'wb').write(content[:len(content) // 2])
     with pytest.raises(BadData) as e:
         cached(own_rows)
-    assert all(own_rows[i]['image'] in str(e.value) for i in (2, 11)) and '2 picture' in str(e.value)
+    assert all(own_rows[i]['image'] in str(e.value) for i in (2, 11)) and '2 file' in str(e.value)
     assert list((tmp_path / 'cache').iterdir()) == []
 
 
 @pytest.mark.parametrize('error', [KeyboardInterrupt, RuntimeError])
 def test_a_cache_half_written_is_not_there(own_rows, vit, cached, tmp_path, error, monkeypatch):
-    patches, calls = vit.patches, []
+    hidden_states, calls = vit.hidden_states, []
 
     def interrupted(pixels):
         calls.append(1)
         if len(calls) == 3:
             raise error
-        return patches(pixels)
-    monkeypatch.setattr(vit, 'patches', interrupted)
+        return hidden_states(pixels)
+    monkeypatch.setattr(vit, 'hidden_states', interrupted)
     with pytest.raises(error):
         cached(own_rows)
     assert len(calls) == 3 and list((tmp_path / 'cache').iterdir()) == []

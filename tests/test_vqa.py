@@ -185,7 +185,7 @@ def test_official_files(make, tmp_path):
         load('train')
 
 
-@pytest.mark.parametrize('name', ['vqav2', 'okvqa', 'aokvqa', 'textvqa', 'textcaps', 'gqa'])
+@pytest.mark.parametrize('name', ['vqav2', 'okvqa', 'aokvqa', 'textvqa', 'textcaps', 'gqa', 'audiocaps', 'msrvtt', 'msrvtt_qa', 'msvd_qa'])
 def test_config_files(name):
     import train
     config = configure(dict(vars(train)), [str(ROOT / f'config/{name}.py'), str(ROOT / 'config/limber_all.py')])
