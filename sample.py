@@ -13,8 +13,8 @@ import sys
 import torch
 from tqdm import tqdm
 
-from configurator import configure
 import media
+from configurator import configure
 from data import asked, by_file, encode_prompt, load_views, report_bad
 from rows import BadData, path_of
 

@@ -3,6 +3,7 @@ import hashlib
 import http.server
 import io
 import json
+import struct
 import subprocess
 import sys
 import tarfile
@@ -19,12 +20,14 @@ import prepare  # noqa: E402
 from configurator import configure  # noqa: E402
 from rows import DATASETS, BadData, load_rows  # noqa: E402
 
-STAMPS = {  # the files of a package of stamps; the last three are no captioned pictures
+STAMPS = {  # the files of a package of stamps; three are no captioned pictures
     'animals/frog.png': b'frog', 'animals/frog.txt': b'A frog.\nde.utf8=Ein Frosch.\n',
     'food/fuji.png': b'fuji', 'food/fuji.txt': 'A “Fuji” apple—yum! Eat it.\n'.encode(),
     'symbols/a.png': b'a', 'symbols/a.txt': b'The letter A.\n',
     'animals/frog_mirror.png': b'gorf',
     'fire/explosion.png': b'bang', 'fire/explosion.txt': b'Boom!!!\n',
+    'animals/frog_desc_fr.ogg': b'grenouille', 'animals/frog_desc_ro.ogg': b'broasca', 'animals/frog_desc_ru.ogg': b'lyagushka',
+    'fire/explosion_desc_fr.ogg': b'boum',
 }
 
 
@@ -60,7 +63,7 @@ def known(monkeypatch):
 
 @pytest.mark.parametrize('compression', ['xz', 'gz'])
 def test_deb(tmp_path, compression):
-    pictures = list(prepare.tuxpaint(make_deb(tmp_path / 'a.deb', compression)))
+    pictures = [(name, files[name], text) for name, files, text in prepare.tuxpaint(make_deb(tmp_path / 'a.deb', compression))]
     assert pictures == [('animals/frog.png', b'frog', 'A frog.'), ('food/fuji.png', b'fuji', 'A Fuji apple.')]
 
 
@@ -76,6 +79,26 @@ def test_stamps_are_made_once_and_whole(tmp_path, known, capsys):
     assert all((tmp_path / 'stamps' / r['image']).is_file() for r in rows)
     assert not list(tmp_path.rglob('half')) and not list(tmp_path.glob('*.tmp'))
     assert [line.split(': ')[1] for line in capsys.readouterr().out.splitlines()][1] == 'there already'
+
+
+def test_spoken_stamps(tmp_path, known):
+    known('tuxpaint-stamps-default', make_deb(tmp_path / 'tuxpaint-stamps-default_1_all.deb'))
+    prepare.make(tmp_path / 'spoken', prepare.spoken_stamps, tmp_path)
+    rows = {p: [json.loads(line) for line in (tmp_path / f'spoken/{p}.jsonl').read_text().splitlines()] for p in ('train', 'val', 'test')}
+    assert sorted((r['audio'], *r['caption']) for r in sum(rows.values(), [])) == [(f'sounds/animals/frog_desc_{x}.ogg', 'A frog.') for x in ('fr', 'ro')]
+    assert (tmp_path / 'spoken/sounds/animals/frog_desc_fr.ogg').read_bytes() == b'grenouille'
+    assert {part for part, r in rows.items() if r} == {prepare.split(f'A frog._desc_{x}.ogg') for x in ('fr', 'ro')}
+
+
+def test_ctranslate2():
+    torch, np = pytest.importorskip('torch'), pytest.importorskip('numpy')
+    named = {'a/weight': np.arange(6, dtype=np.float16).reshape(2, 3), 'b': np.array([0.5], np.float16)}
+    text = lambda name: struct.pack('<H', len(name) + 1) + name.encode() + b'\0'
+    binary = struct.pack('<I', 6) + text('WhisperSpec') + struct.pack('<II', 3, 3) + text('heads') + b'\0' + struct.pack('<BI', 2, 2) + b'\x08\0'
+    for name, x in named.items():
+        binary += text(name) + struct.pack(f'<B{x.ndim}IBI', x.ndim, *x.shape, 4, x.nbytes) + x.tobytes()
+    tensors = prepare.read_ctranslate2(binary)
+    assert list(tensors) == list(named) and all(tensors[n].equal(torch.from_numpy(x.astype(np.float32))) for n, x in named.items())
 
 
 def test_a_failure_leaves_nothing_that_passes_for_whole(tmp_path):

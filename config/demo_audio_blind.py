@@ -1,0 +1,12 @@
+# The baseline of config/demo_audio.py: the same LLM and learned prompt tokens, no sound.
+#   python train.py config/demo_audio_blind.py
+dataset = 'data/spoken_stamps'
+out_dir = 'out/demo_audio_blind'
+init_from = 'auto'
+llm = 'data/models/smollm2-135m'
+encoder = None
+instruction = 'Caption:'
+n_prompt = 8
+learning_rate = 1e-2
+max_iters = 80
+eval_interval = 40
