@@ -56,7 +56,8 @@ dtype = ''                          # '' = the preset's
 seed = 0
 # ---------------------------------------------------------------------------------------------------------------------
 
-SHAPES = ('layers', 'width', 'heads', 'vocab', 'visual_tokens', 'visual_width', 'batch_size', 'text_tokens', 'new_tokens', 'repeats', 'naive_rows', 'dtype')
+SHAPES = ('layers', 'width', 'heads', 'vocab', 'visual_tokens', 'visual_width', 'batch_size', 'text_tokens', 'new_tokens', 'repeats', 'naive_rows',
+          'dtype')
 PRESETS = {'cpu': (12, 768, 12, 32000, 257, 1024, 16, 20, 20, 3, 256, 'float32'),
            '7b': (32, 4096, 32, 32000, 257, 1024, 16, 20, 20, 7, 10 ** 9, 'bfloat16'),
            'tiny': (8, 64, 4, 90, 17, 48, 2, 8, 4, 2, 10 ** 9, 'float32')}
@@ -102,8 +103,7 @@ def make(name, device):
     with torch.device(device):
         llm = AutoModelForCausalLM.from_config(shape, dtype=getattr(torch, dtype))
         eyes = Encoder(encoder, cfg.source_layers, pretrained=False) if encoder else None
-        side = round((visual_tokens - 1) ** 0.5)
-        adapter = Adapter(cfg, *((eyes.dim, eyes.grid) if eyes else (visual_width, (side, side))), width, layers)
+        adapter = Adapter(cfg, *((eyes.dim, eyes.grid) if eyes else (visual_width, [round((visual_tokens - 1) ** 0.5)] * 2)), width, layers)
     llm.generation_config.eos_token_id = None                   # every text has new_tokens
     model = PALM(llm, adapter, eyes).to(device)
     for trained, p in model.trained().items():
@@ -113,7 +113,7 @@ def make(name, device):
 
 
 def batch(model, device, texts=1):
-    """Random dict(input_ids, labels (B*G, T)), and a function that gives the hidden states (B, S, 1+N, D): the encoder runs in it, if there is one."""
+    """Random dict(input_ids, labels (B*G, T)), and a function that gives the hidden states (B, S, 1+N, D), by the encoder if there is one."""
     g, encoder = torch.Generator().manual_seed(seed), model.encoder
     ids = torch.randint(1, vocab, (batch_size * texts, text_tokens), generator=g).to(device)
     shape = (3, *[encoder.image_size] * 2) if encoder else (model.adapter.cfg.source_layers, visual_tokens, visual_width)
@@ -171,9 +171,8 @@ def bench_training(model, device, peak_flops):
     times = 1 + int(flops[0] / 10 / (2 * rows * weight.numel()))                                        # a tenth of a step
     t = alternate(device, repeats, slow, ours=our_step, naive=lambda: step(plain), matmul=lambda: [torch.matmul(x, weight.T) for _ in range(times)])
     seconds, needed, possible = t['ours']['seconds'], statistics.median(flops[1:]), 2 * rows * weight.numel() * times / t.pop('matmul')['seconds']
-    return dict(t, ratio=t['naive']['seconds'] / seconds, samples_per_s=batch_size / seconds,
-                tokens_per_s=batch_size * text_tokens / seconds, mfu=needed / seconds / peak_flops, of_limit=needed / seconds / possible,
-                matmul_flops=possible, flops=needed)
+    return dict(t, ratio=t['naive']['seconds'] / seconds, samples_per_s=batch_size / seconds, tokens_per_s=batch_size * text_tokens / seconds,
+                mfu=needed / seconds / peak_flops, of_limit=needed / seconds / possible, matmul_flops=possible, flops=needed)
 
 
 def bench_texts(model, device):
@@ -212,9 +211,10 @@ def profile_training(model, device):
     """Where the time of our train step goes: {part: share}."""
     ours, step = losses(model, device)[0], make_step(model, device)
     step(ours)                                                  # warm
-    spent = time_shares(device, lambda: [step(ours) for _ in range(repeats)], [
-        ('encoder', model, 'encode'), ('adapter', model.adapter, 'forward'), ('prefix pass', model, 'prefix'), ('text pass', model.decoder, 'forward'),
-        ('head', model.llm.get_output_embeddings(), 'forward'), ('backward', torch.Tensor, 'backward'), ('optimizer', torch.optim.AdamW, 'step')])
+    places = [('encoder', model, 'encode'), ('adapter', model.adapter, 'forward'), ('prefix pass', model, 'prefix'),
+              ('text pass', model.decoder, 'forward'), ('head', model.llm.get_output_embeddings(), 'forward'),
+              ('backward', torch.Tensor, 'backward'), ('optimizer', torch.optim.AdamW, 'step')]
+    spent = time_shares(device, lambda: [step(ours) for _ in range(repeats)], places)
     total = sum(spent.values())
     return dict(ms=total / repeats * 1e3, shares={name: seconds / total for name, seconds in spent.items()})
 
@@ -223,7 +223,7 @@ def profile_training(model, device):
 
 def tables(result):
     """Markdown: a line for every mechanism, then a line for every other comparison."""
-    lines = ['| mechanism | step ms | plain | ratio | samples/s | tokens/s | MFU | of limit | GB | plain | captions/s | tokens/s | plain captions/s | ratio |',
+    lines = ['| mechanism | step ms | plain | ratio | samples/s | tokens/s | MFU | of limit | GB | plain | captions/s | tokens/s | plain | ratio |',
              '|---' + '|--:' * 13 + '|']
     others = ['', '| other | ours, s | against, s | ratio |', '|---|--:|--:|--:|']
     for name, row in result['mechanisms'].items():

@@ -3,6 +3,7 @@ import json
 import math
 
 import pytest
+import torch
 
 import bench
 from compare import MECHANISMS
@@ -41,16 +42,32 @@ def test_profile_is_of_the_whole_step(run):
     assert 'prefix pass' in out
 
 
-@pytest.mark.parametrize('knobs, said', [(dict(mechanisms='qp_l0,limbo'), "'limbo'"), (dict(preset='13b'), "'13b'"), (dict(parts='trains'), "'trains'"),
-                                         (dict(repeats=-1), 'repeats')])
-def test_mistakes_are_named(run, knobs, said):
-    assert said in run('bench.py', *flags(**dict(preset='tiny') | knobs), fails=True)
+@pytest.mark.parametrize('knob, value', [('mechanisms', 'qp_l0,limbo'), ('preset', '13b'), ('parts', 'trains'), ('repeats', -1), ('dtype', 'int8')])
+def test_mistakes_are_named(run, knob, value):
+    said = run('bench.py', *flags(**dict(preset='tiny') | {knob: value}), fails=True)
+    assert knob in said and str(value).rpartition(',')[2] in said
 
 
-def test_different_losses_are_not_compared(monkeypatch):
-    """With the pictures in another order the loss is another one, and nothing is timed."""
+@pytest.fixture
+def tiny(monkeypatch):
+    """bench with the knobs of the preset 'tiny'."""
     for knob, value in zip(bench.SHAPES, bench.PRESETS['tiny']):
         monkeypatch.setattr(bench, knob, value)
+
+
+def test_c_attn_is_the_plain_ways(tiny):
+    """The gradient of every trained tensor; of the prefix mechanisms tests/test_model.py compares more."""
+    model = bench.make('c_attn', 'cpu')
+    names, tensors = zip(*model.trained().items())
+    ours, plain = (torch.autograd.grad(loss(), tensors) for loss in bench.losses(model, 'cpu'))
+    largest = max(g.abs().max() for g in plain)
+    for name, a, b in zip(names, ours, plain):
+        assert (a - b).abs().max() <= 1e-4 * b.abs().max() + 5e-7 * largest, name
+    assert dict(zip(names, plain))['adapter.connectors.0.0.weight'].abs().max() > 1e-4 * largest
+
+
+def test_different_losses_are_not_compared(tiny, monkeypatch):
+    """With the pictures in another order the loss is another one, and nothing is timed."""
     model = bench.make('limber_all', 'cpu')
     plain = bench.naive_loss
     bench.check(model, 'cpu')
