@@ -1,7 +1,7 @@
 """
 What a train step and a generation cost, ours beside the plain way (tests/naive.py), alternating in one process: tables, then a JSON line.
 
-    python bench.py                                                 # 12 layers of 768 on a CPU: about 25 minutes on 2 cores
+    python bench.py                                                 # 12 layers of 768, in fp32, for a CPU
     python bench.py --preset=7b                                     # LLaMA-7B and OPT-6.7B, random weights made on the GPU
     python bench.py --mechanisms=limber_all,epalm --parts=train     # some of it
     python bench.py --mechanisms=qp_inner --profile=True            # where the time of our train step goes
