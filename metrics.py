@@ -1,11 +1,15 @@
 """
-What a training run measures of itself: FLOPs that must be done and the device could do, memory, the loss curve, other loggers.
+What a training run measures of itself: FLOPs that must be done and the device could do, memory, the loss curve, other loggers; and the
+clocks of bench.py.
 """
+import gc
 import json
 import math
 import os
+import statistics
 import sys
 import time
+from collections import Counter
 from pathlib import Path
 
 import torch
@@ -47,6 +51,65 @@ def peak_memory(device):
         return torch.cuda.max_memory_allocated() / 1e9
     import resource
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (1e9 if sys.platform == 'darwin' else 1e6)
+
+
+def forget_peak_memory(device):
+    """From here on peak_memory is anew, on a GPU and on Linux; elsewhere a process cannot forget its peak."""
+    if device.startswith('cuda'):
+        torch.cuda.reset_peak_memory_stats()
+    elif os.path.exists('/proc/self/clear_refs'):
+        Path('/proc/self/clear_refs').write_text('5')
+
+
+def seconds_of(device, f):
+    wait = torch.cuda.synchronize if device.startswith('cuda') else lambda: None
+    wait()
+    began = time.perf_counter()
+    f()
+    wait()
+    return time.perf_counter() - began
+
+
+def alternate(device, repeats, slow, **ways):
+    """Every function in turn, so often; the one called `naive` once if it takes more than `slow` seconds. Returns {way: dict(seconds: median,
+    all: of every repeat, gb: peak memory)}. What is random in them is the same for all."""
+    times, gb = {way: [] for way in ways}, dict.fromkeys(ways, 0.0)
+    gc.collect()
+    for repeat in range(repeats):
+        for way, f in ways.items():
+            if repeat and way == 'naive' and times[way][0] > slow:
+                continue
+            torch.manual_seed(repeat)
+            forget_peak_memory(device)
+            times[way].append(seconds_of(device, f))
+            gb[way] = max(gb[way], peak_memory(device))
+    return {way: dict(seconds=statistics.median(s), all=[round(x, 4) for x in s], gb=gb[way]) for way, s in times.items()}
+
+
+def time_shares(device, f, places):
+    """Seconds that f() spends in each of places [(name, object, method)], and in the rest, 'other'; what is inside of another is taken from it."""
+    spent, inside = Counter(), []
+
+    def timed(name, method):
+        def call(*args, **kwargs):
+            out = []
+            inside.append(name)
+            seconds = seconds_of(device, lambda: out.append(method(*args, **kwargs)))
+            inside.pop()
+            spent[name] += seconds
+            if inside:
+                spent[inside[-1]] -= seconds
+            return out[0]
+        return call
+    before = [vars(owner).get(method) for _, owner, method in places]               # a class's own method, or none of the object's own
+    for name, owner, method in places:
+        setattr(owner, method, timed(name, getattr(owner, method)))
+    try:
+        timed('other', f)()
+    finally:
+        for (_, owner, method), own in zip(places, before):
+            delattr(owner, method) if own is None else setattr(owner, method, own)
+    return {name: spent[name] for name in [*(name for name, _, _ in places), 'other']}
 
 
 def draw_losses(folder):

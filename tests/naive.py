@@ -3,10 +3,11 @@ Every prefix mechanism the plain way: what the two papers say, written down, and
 
     at a target layer the visual tokens are put in front of the text, the whole sequence goes through the stock decoder
     layer (queries, attention and MLP of the visual tokens too), at the next target they are replaced, after the last
-    one they are cut out (unless they stay to the end)
+    one they are cut out (unless they stay to the end); c-attn reads them in front of every target layer instead
 
-The connector runs anew for every target and every text, generation recomputes everything for every token. Nothing here is shared
-with model.py but the weights: no prefix, no cache. Only for deterministic connectors: their dropout off, R-Rand in eval mode.
+The connector runs anew for every target and every text, every position has its logits, and generation has no cache: every new token of
+every beam goes through the LLM with all that stands before it (the visual tokens are made once and repeated). Nothing here is shared
+with model.py but the weights. Only for deterministic connectors: their dropout off, R-Rand in eval mode.
 
     logits = naive_logits(palm, features, input_ids)                # palm: model.PALM
 
@@ -34,8 +35,8 @@ def visual_tokens(palm, features):
             start = palm.llm.get_input_embeddings()(palm.prefix_start)
             if getattr(palm.decoder, 'project_in', None) is not None:
                 start = palm.decoder.project_in(start)
-            z = torch.cat([start.expand(len(z), -1, -1), z], dim=1)
-        tokens[layer] = z
+            z = torch.cat([start.expand(len(z), -1, -1), z.to(start.dtype)], dim=1)
+        tokens[layer] = z.to(palm.llm.dtype)
     return tokens
 
 
@@ -45,7 +46,7 @@ def embed(palm, input_ids, mask):
     x = palm.llm.get_input_embeddings()(input_ids)
     P = 0 if prompt is None else len(prompt)
     if P:
-        x = torch.cat([prompt.expand(len(x), -1, -1), x], dim=1)
+        x = torch.cat([prompt.to(x.dtype).expand(len(x), -1, -1), x], dim=1)
         mask = F.pad(mask, (P, 0), value=1)
     if getattr(decoder, 'project_in', None) is not None:            # OPT-350m: word embeddings are narrower than the layers
         x = decoder.project_in(x)
@@ -56,42 +57,54 @@ def embed(palm, input_ids, mask):
     return x, mask
 
 
-def run_layer(palm, layer, x, n, mask):
-    """One stock decoder layer on [n visual tokens][prompt][text], x (B*G, n+P+T, D): causal, padding unseen, positions from 0."""
+def layout(palm, x, n, mask):
+    """What every stock decoder layer is told of [n visual tokens][prompt][text], x (B*G, n+P+T, D): causal, padding unseen, positions from 0."""
     mask = F.pad(mask, (n, 0), value=1)                             # (B*G, n+P+T)
-    length = mask.shape[1]
-    causal = torch.ones(length, length, dtype=torch.bool, device=x.device).tril()
-    if palm.adapter.cfg.noncausal_prefix:
-        causal[:n, :n] = True
-    itself = torch.eye(length, dtype=torch.bool, device=x.device)   # padding sees itself, for softmax needs something to see
-    visible = (causal & mask[:, None].bool() | itself)[:, None]     # (B*G, 1, queries, keys)
-    rotary = {}
+    length, told = mask.shape[1], dict(attention_mask=None)         # none: causal
+    if palm.adapter.cfg.noncausal_prefix or not mask.all():
+        causal = torch.ones(length, length, dtype=torch.bool, device=x.device).tril()
+        if palm.adapter.cfg.noncausal_prefix:
+            causal[:n, :n] = True
+        itself = torch.eye(length, dtype=torch.bool, device=x.device)   # padding sees itself, for softmax needs something to see
+        told['attention_mask'] = (causal & mask[:, None].bool() | itself)[:, None]      # (B*G, 1, queries, keys)
     if hasattr(palm.llm.get_decoder(), 'rotary_emb'):
-        rotary['position_embeddings'] = palm.llm.get_decoder().rotary_emb(x, (mask.cumsum(1) - 1).clamp(min=0))
-    return layer(x, attention_mask=visible, **rotary)
+        told['position_embeddings'] = palm.llm.get_decoder().rotary_emb(x, (mask.cumsum(1) - 1).clamp(min=0))
+    return told
 
 
-def naive_logits(palm, features, input_ids, attention_mask=None):
-    """features (B, S, 1+M, D_enc) or None (blind); input_ids (B*G, T), padded on either side -> (B*G, T, V)."""
+def cross_attend(cross, x, tokens):
+    """x + tanh(gate) * Attention(query = norm(x), keys and values = tokens): x (B*G, P+T, D), tokens (B*G, N, d)."""
+    norm_x = cross.norm(x.to(cross.norm.weight.dtype))
+    q, k, v = (y.unflatten(-1, (cross.heads, -1)).transpose(1, 2) for y in (cross.q(norm_x), cross.k(tokens), cross.v(tokens)))
+    y = F.scaled_dot_product_attention(q, k, v).transpose(1, 2).flatten(2)
+    return x + (cross.gate.tanh() * cross.out(y)).to(x.dtype)
+
+
+def naive_logits(palm, features, input_ids, attention_mask=None, tokens=None):
+    """features (B, S, 1+M, D_enc) or None (blind); input_ids (B*G, T), padded on either side -> (B*G, T, V). tokens: the visual ones, if
+    they are known."""
     palm.set_prefix(None)                                           # the LLM as it was loaded: attention reads no prefix
-    decoder, cfg = palm.llm.get_decoder(), palm.adapter.cfg
+    decoder, cfg, adapter = palm.llm.get_decoder(), palm.adapter.cfg, palm.adapter
     mask = torch.ones_like(input_ids) if attention_mask is None else attention_mask
     x, mask = embed(palm, input_ids, mask)
-    tokens = {}
-    if features is not None:
-        tokens = visual_tokens(palm, features.repeat_interleave(len(input_ids) // len(features), dim=0))
-    n = 0                                                           # visual tokens in front of the text now
+    if tokens is None:
+        tokens = {} if features is None else visual_tokens(palm, features.repeat_interleave(len(input_ids) // len(features), dim=0))
+    n, told = 0, layout(palm, x, 0, mask)                           # n: visual tokens in front of the text now
     for i, layer in enumerate(decoder.layers):
-        if i in tokens:
-            x = torch.cat([tokens[i], x[:, n:]], dim=1)             # put in front, in place of what is left of the last target's
+        if i in tokens and cfg.connector == 'c_attn':
+            x = cross_attend(adapter.cross_attentions[adapter.targets.index(i)], x, tokens[i])
+        elif i in tokens:
+            x, before = torch.cat([tokens[i], x[:, n:]], dim=1), n  # put in front, in place of what is left of the last target's
             n = tokens[i].shape[1]
-        x = run_layer(palm, layer, x, n, mask)
-        if tokens and i == max(tokens) and not cfg.keep_to_end:
+            told = layout(palm, x, n, mask) if n != before else told
+        x = layer(x, **told)
+        if n and i == max(tokens) and not cfg.keep_to_end:
             x, n = x[:, n:], 0
+            told = layout(palm, x, 0, mask)
     final_norm = decoder.norm if hasattr(decoder, 'norm') else decoder.final_layer_norm
     for module in (final_norm, getattr(decoder, 'project_out', None)):
         x = x if module is None else module(x)                      # the post-norm OPT-350m has no final norm
-    return palm.llm.get_output_embeddings()(x[:, -input_ids.shape[1]:])
+    return palm.llm.get_output_embeddings()(x)[:, -input_ids.shape[1]:]
 
 
 def naive_loss(palm, features, input_ids, labels, attention_mask=None, label_smoothing=0.0):
@@ -105,15 +118,17 @@ def naive_loss(palm, features, input_ids, labels, attention_mask=None, label_smo
 def naive_generate(palm, features, input_ids, max_new_tokens, num_beams=1, eos_token_id=None):
     """input_ids (B*G, T), none padded -> the new ids (B*G, <= max_new_tokens), filled up with EOS behind the first one."""
     search = greedy if num_beams == 1 else beam_search
-    new = search(palm, features, input_ids, max_new_tokens, num_beams, eos_token_id)                # a list of ids per text
+    each = len(input_ids) // len(features) * num_beams                                              # texts or beams of an input
+    tokens = {i: z.repeat_interleave(each, dim=0) for i, z in visual_tokens(palm, features).items()}
+    new = search(palm, tokens, input_ids, max_new_tokens, num_beams, eos_token_id)                  # a list of ids per text
     longest = max(map(len, new))
     return torch.tensor([ids + [eos_token_id] * (longest - len(ids)) for ids in new], device=input_ids.device)
 
 
-def greedy(palm, features, input_ids, max_new_tokens, num_beams, eos):
+def greedy(palm, tokens, input_ids, max_new_tokens, num_beams, eos):
     ids, new = input_ids, [[] for _ in input_ids]
     for _ in range(max_new_tokens):
-        token = naive_logits(palm, features, ids)[:, -1].argmax(1)                                  # (B*G,)
+        token = naive_logits(palm, None, ids, tokens=tokens)[:, -1].argmax(1)                                  # (B*G,)
         ids = torch.cat([ids, token[:, None]], dim=1)
         for text, t in zip(new, token.tolist()):
             if eos is None or eos not in text:
@@ -123,7 +138,7 @@ def greedy(palm, features, input_ids, max_new_tokens, num_beams, eos):
     return new
 
 
-def beam_search(palm, features, input_ids, max_new_tokens, num_beams, eos):
+def beam_search(palm, tokens, input_ids, max_new_tokens, num_beams, eos):
     """As transformers has it: a text is scored by its mean log probability, EOS counted; the `num_beams` best are kept."""
     R, T = input_ids.shape                                          # R = B*G texts
     ids = input_ids[:, None].expand(-1, num_beams, -1)              # (R, beams, T + tokens so far)
@@ -131,7 +146,7 @@ def beam_search(palm, features, input_ids, max_new_tokens, num_beams, eos):
     scores[:, 0] = 0                                                # the beams begin alike: only the first counts
     done, searching = [[] for _ in range(R)], set(range(R))
     for length in range(1, max_new_tokens + 1):
-        logits = naive_logits(palm, features, ids.flatten(0, 1))[:, -1].float()
+        logits = naive_logits(palm, None, ids.flatten(0, 1), tokens=tokens)[:, -1].float()
         V = logits.shape[1]
         total = (scores[:, :, None] + logits.log_softmax(1).view(R, num_beams, V)).flatten(1)       # (R, beams*V)
         total, best = total.topk(2 * num_beams)                     # twice as many, for half of them could be ending

@@ -43,7 +43,7 @@ MECHANISMS = dict(                      # knobs, and the layers whose text reads
     noncausal=(dict(connector='linear', noncausal_prefix=True), range(6)),
     everything=(inner | dict(query_per_target=True, token_bias=True, token_bias_per_token=True, merge_sources=True, out_layers=2,
                              llm_bias_tuning=True, llm_norm_tuning=True, bottleneck='scaled'), [2, 3, 4]),
-    c_attn=(dict(connector='c_attn', adapter_dim=32, mapper_heads=4, n_targets=3, last_target=-1), []))   # no prefix: it has no plain way
+    c_attn=(dict(connector='c_attn', adapter_dim=32, mapper_heads=4, n_targets=3, last_target=-1), []))   # no prefix: tests/test_bench.py has it
 PREFIXES = [m for m in MECHANISMS if m != 'c_attn']
 
 
