@@ -27,8 +27,9 @@ from transformers import AutoModelForCausalLM, LlamaConfig, OPTConfig  # noqa: E
 from adapters import Adapter, AdapterConfig  # noqa: E402
 from compare import MECHANISMS  # noqa: E402
 from configurator import configure, run_config_file  # noqa: E402
+from encoders import Encoder  # noqa: E402
 from metrics import alternate, find_peak_flops, time_shares, training_flops  # noqa: E402
-from model import PALM, Encoder, block_ends, pick_device_and_dtype  # noqa: E402
+from model import PALM, block_ends, pick_device_and_dtype  # noqa: E402
 from naive import naive_generate, naive_loss  # noqa: E402
 
 # ---- knobs ----------------------------------------------------------------------------------------------------------
@@ -36,7 +37,7 @@ preset = 'cpu'                      # 'cpu', '7b' or 'tiny': gives every shape b
 mechanisms = MECHANISMS             # names of config files, with commas
 parts = 'train,generate,texts,vqa'  # what to measure; 'texts' is 5 captions per input, 'vqa' questions of different lengths in one batch
 profile = False                     # instead: where the time of our train step goes, in percent
-encoder = ''                        # a name in model.ENCODERS or of timm, with random weights: it runs in every train step; '' = random features
+encoder = ''                        # a name in encoders.py or of timm, with random weights: it runs in every train step; '' = random features
 layers = 0                          # of the LLM
 width = 0
 heads = 0
@@ -116,7 +117,7 @@ def batch(model, device, texts=1):
     """Random dict(input_ids, labels (B*G, T)), and a function that gives the hidden states (B, S, 1+N, D), by the encoder if there is one."""
     g, encoder = torch.Generator().manual_seed(seed), model.encoder
     ids = torch.randint(1, vocab, (batch_size * texts, text_tokens), generator=g).to(device)
-    shape = (3, *[encoder.image_size] * 2) if encoder else (model.adapter.cfg.source_layers, visual_tokens, visual_width)
+    shape = encoder.preprocessing.shape if encoder else (model.adapter.cfg.source_layers, visual_tokens, visual_width)
     given = torch.randn(batch_size, *shape, generator=g).to(device)
     return dict(input_ids=ids, labels=ids), lambda: given if encoder is None else torch.stack(model.encode(given), dim=1)
 
