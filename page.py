@@ -25,6 +25,9 @@ border-radius:3px;background:linear-gradient(currentColor 0 0) 0/var(--w) no-rep
 SCRIPT = """nav.hidden=0;const all=[...grid.children];nav.onclick=e=>e.target.value&&grid.append(...all.toSorted((a,b)=>(a.dataset.c-b.dataset.c)*e.target.value))"""
 
 
+WHAT = dict(image='picture', audio='sound', video='video')
+
+
 def bar(kind, value, full):
     """A score as a bar: kind 'see' or 'blind', `full` is the value that fills it."""
     return f'<div class="bar {kind}"><i style="--w:{value / full:.1%}"></i><b>{value:.0f}</b></div>'
@@ -58,7 +61,7 @@ def page(kind, result, table, note, cards):
     title, llm, encoder, connector = map(escape, (f'{run["dataset"]}, {knobs["split"]} split', run['llm'], str(run['encoder']), run['connector']))
     return f"""<!doctype html><html lang="en"><meta charset="utf-8"><meta name="viewport" content="width=device-width"><title>{title}</title>
 <meta http-equiv="Content-Security-Policy" content="default-src 'none';img-src data:;media-src data:;style-src 'unsafe-inline';script-src 'unsafe-inline'">
-<style>{STYLE}</style><header><p class="soft">nanoPALM {kind}</p><h1>{title}</h1><p>{len(result['rows'])} {kind}, given by {llm} looking through
+<style>{STYLE}</style><header><p class="soft">nanoPALM {kind}</p><h1>{title}</h1><p>{len(result['rows'])} {kind}, given by {llm} through
 {encoder}, both frozen; only the {connector} adapter between them is trained.</p><div class="wide"><table>{table}</table></div>
 <p class="soft">{note}</p>
 <details><summary>Settings</summary><pre>{escape(json.dumps({'evaluated': knobs, 'trained': run}, indent=1))}</pre></details>
@@ -75,7 +78,7 @@ def captions_page(result):
     """What eval_SPLIT.json holds -> one self-contained page of html."""
     rows, scores, blind = result['rows'], result['scores'], result.get('blind_scores')
     table = f'<tr><th><th>{"<th>".join(scores)}' + ''.join(f'<tr class="{kind}"><td>{name}<td>' + '<td>'.join(f'{v:.1f}' for v in side.values()) for kind, name, side in (
-        ('see', 'with the picture', scores), ('blind', 'blind: the same LLM without it', blind)) if side)
+        ('see', f'with the {WHAT[medium_of(rows[0])]}', scores), ('blind', 'blind: the same LLM without it', blind)) if side)
     table += f'<tr><td>ratio<td>{scores["CIDEr"] / blind["CIDEr"]:.1f}&times;' if blind and blind['CIDEr'] else ''
     full = max(100, *(max(r['cider'], r.get('blind_cider', 0)) for r in rows))
     cards = []
@@ -90,7 +93,7 @@ def captions_page(result):
 
 def answers_page(result):
     """What eval_SPLIT.json holds -> one self-contained page of html."""
-    sides = [('see', 'with the picture', result['scores'])] + [('blind', 'blind: the same LLM without it', s) for s in [result.get('blind_scores')] if s]
+    sides = [('see', f'with the {WHAT[medium_of(result["rows"][0])]}', result['scores'])] + [('blind', 'blind: the same LLM without it', s) for s in [result.get('blind_scores')] if s]
     shown = [name for name in result['scores'] if not name.startswith('questions')]
     table = '<tr><th>' + ''.join(f'<th>{escape(name)}' for name in shown)
     table += ''.join(f'<tr class="{kind}"><td>{who}' + ''.join(f'<td>{scores[name]:.1f}' for name in shown) for kind, who, scores in sides)

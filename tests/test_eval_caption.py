@@ -125,7 +125,7 @@ def result(pictures, blind=True):
     rows = [dict(id=EVIL, image=str(pictures / f'images/{i}.png'), references=['A red circle.', EVIL], caption=c, cider=10.0 * i)
             | (dict(blind_caption=EVIL, blind_cider=5.0) if blind else {}) for i, c in enumerate(said)]
     scores = {'CIDEr': 80.0, 'BLEU-1': 50.0}
-    return dict(scores=scores, tokenizer=EVIL, rows=rows, knobs=dict(split='test', page_rows=1000, out_dir=EVIL),
+    return dict(scores=scores, tokenizer=EVIL, missing=dict(SPICE=EVIL), rows=rows, knobs=dict(split='test', page_rows=1000, out_dir=EVIL),
                 trained_with=dict(dataset=EVIL, llm=EVIL, encoder=EVIL, connector='linear', note=EVIL)) | (dict(blind_scores=scores | {'CIDEr': 20.0}) if blind else {})
 
 
