@@ -153,12 +153,12 @@ class Inputs(torch.utils.data.Dataset):
     def __getitem__(self, key):
         epoch, i = key
         errors = []
-        for i in [*range(i, len(self)), *range(i)]:
-            item = self.load(epoch, i)
+        for j in range(len(self)):
+            item = self.load(epoch, (i + j) % len(self))
             errors += [item['error']] if item['error'] else []
             if not item['error'] or self.config['bad_rows'] == 'error':
-                break
-        return item | dict(errors=errors)
+                return item | dict(errors=errors)
+        raise BadData(f'none of the files can be read: {errors[0]}')
 
     def load(self, epoch, i):
         seed = seeded(self.config['seed'], epoch, i)

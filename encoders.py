@@ -43,7 +43,6 @@ HUB = dict(
     timesformer_k400=('facebook/timesformer-base-finetuned-k400', 'timesformer'),
     timesformer_k600=('facebook/timesformer-base-finetuned-k600', 'timesformer'),
 )
-ENCODERS = [*TIMM, *HUB]
 AUDIOMAE = dict(img_size=(1024, 128), in_chans=1, num_classes=0)               # what makes it of a ViT-B/16 where its weights are not wanted
 CLIP = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)       # mean and std
 
@@ -81,6 +80,8 @@ class Encoder(nn.Module):
             else:
                 self.preprocessing = make_timm(self, image_size, video_frames, pretrained)
             self.model.requires_grad_(False).eval()
+        except ValueError as e:
+            raise ValueError(f'encoder {name!r}: {e}') from e
         except Exception as e:
             raise FileNotFoundError(f'encoder {name!r} could not be loaded: neither a folder here nor a timm model or Hub id whose weights can be had '
                                     f'({type(e).__name__}: {(str(e) or "no reason given").splitlines()[0][:200]})') from e
@@ -93,6 +94,8 @@ class Encoder(nn.Module):
                 states, self.grid = self.hidden_states(torch.zeros(1, *self.preprocessing.shape))
         except (AssertionError, RuntimeError) as e:
             raise ValueError(f'encoder {name!r} cannot give image_size={image_size}, source_layers={source_layers}, video_frames={video_frames}: {e}') from e
+        if len(states) != source_layers:
+            raise ValueError(f'source_layers={source_layers}: encoder {name!r} has {len(states)} layers')
         self.dim = states[-1].shape[-1]
 
     def hidden_states(self, x):
@@ -122,7 +125,8 @@ class Encoder(nn.Module):
 def make_timm(encoder, image_size, frames, pretrained):
     encoder.name, size = TIMM.get(encoder.name, (encoder.name, 0))
     size = image_size or size
-    name = f'local-dir:{encoder.name}' if os.path.isdir(encoder.name) else encoder.name
+    source = 'local-dir:' if os.path.isdir(encoder.name) else 'hf-hub:' if '/' in encoder.name and ':' not in encoder.name else ''
+    name = source + encoder.name
     try:
         if 'audiomae' in name and not pretrained:
             encoder.model = timm.create_model('vit_base_patch16_224', **AUDIOMAE)
@@ -169,6 +173,8 @@ def transformers_type(name):
             kind = json.load(f).get('model_type')
     else:
         kind = AutoConfig.from_pretrained(name).model_type if '/' in name and ':' not in name else None
+    if kind == 'timm_wrapper':                                      # timm's models on the Hub
+        return None
     if kind and kind not in TYPES:
         raise ValueError(f'it is of type {kind!r}; of transformers, {", ".join(TYPES)} can be read')
     return kind
@@ -192,7 +198,9 @@ def read_ast(encoder, x):
 
 def make_clap(encoder, _, pretrained):
     encoder.model = load_model(ClapModel, encoder.name, pretrained).audio_model
-    return Preprocessing('audio', (1, 1001, 64), extractor=ClapFeatureExtractor(truncation='rand_trunc'), seconds=10)      # repeated to fill them
+    if encoder.model.config.enable_fusion:
+        raise ValueError('a CLAP that fuses crops of long clips cannot be read, the unfused one can')
+    return Preprocessing('audio', (1, 1001, 64), extractor=ClapFeatureExtractor(truncation='rand_trunc', frequency_min=50), seconds=10)
 
 
 def read_clap(encoder, x):
@@ -214,14 +222,15 @@ def make_whisper(encoder, seconds, pretrained):
 
 def read_whisper(encoder, x):
     out = encoder.model(x, output_hidden_states=True)
-    states = [*map(encoder.model.layer_norm, out.hidden_states[-encoder.source_layers:-1]), out.last_hidden_state]
+    states = [*map(encoder.model.layer_norm, out.hidden_states[1:][-encoder.source_layers:-1]), out.last_hidden_state]
     return [cls_first(s) for s in states], (out.last_hidden_state.shape[1],)
 
 
 def make_timesformer(encoder, frames, pretrained):
     encoder.model = load_model(TimesformerModel, encoder.name, pretrained)
     config = encoder.model.config
-    return Preprocessing('video', (frames or config.num_frames, 3, config.image_size, config.image_size), *CLIP, 'bicubic')
+    config.num_frames = frames or config.num_frames                 # its layers go by it; time embeddings are interpolated
+    return Preprocessing('video', (config.num_frames, 3, config.image_size, config.image_size), *CLIP, 'bicubic')
 
 
 def read_timesformer(encoder, x):

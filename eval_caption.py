@@ -22,7 +22,7 @@ blind_dir = ''                      # a run with the same llm and encoder=None
 split = 'test'
 max_rows = 0                        # score so many pictures, spread over the split; 0 = all
 page_rows = 1000                    # show so many of them on the page, about 10 KB each
-bad_rows = 'error'                  # 'skip': a file that cannot be read is left out, and listed
+bad_rows = ''                       # 'error'; 'skip': a file that cannot be read is left out, and listed; '' = as in training
 java = False                        # COCO's own tokenizer in place of ours, and METEOR, SPICE, SPIDEr; needs Java 8 to 14, without SPICE any later
 num_beams = 3
 max_new_tokens = 50
@@ -46,17 +46,17 @@ def inputs(rows, n=0):
 
 def main(config):
     from model import write_atomically
-    from sample import generate_rows, readable, with_blind
+    from sample import generate_rows, readable, with_bad_rows, with_blind
     if java and not shutil.which('java'):
         sys.exit('java=True: there is no java on the PATH. Install one (Java 8 to 14; without SPICE any later one does), or leave java=False')
     tokenizers = {False: 'PTB-like, pure Python (scores.tokenize)', True: 'PTB, Java (Stanford CoreNLP 3.4.1)'}
     result, said = dict(tokenizer=tokenizers[java], knobs=config), {}
     for side, model, tokenizer, trained_with in with_blind(out_dir, blind_dir, which, device):
+        knobs = with_bad_rows(trained_with, bad_rows)
         if not side:
-            rows = inputs(load_rows(trained_with | dict(bad_rows=bad_rows), split), max_rows)
+            rows = inputs(load_rows(knobs, split), max_rows)
             if java:                        # a rehearsal: what it lacks is said before captions are generated, perhaps for hours
                 report(score_captions([rows[0]['caption']], rows[0]['caption'][:1], java)[2])
-        knobs = trained_with | dict(bad_rows=bad_rows)
         said[side] = generate_rows(model, tokenizer, knobs, rows, batch_size, num_beams=num_beams, max_new_tokens=max_new_tokens)
         if not side:
             rows, said[side] = readable(rows, said[side])

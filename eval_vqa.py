@@ -21,7 +21,7 @@ blind_dir = ''                      # a run with the same llm and encoder=None
 split = 'test'
 max_rows = 0                        # ask so many questions, spread over the split; 0 = all
 page_rows = 200                     # show so many of them on the page
-bad_rows = 'error'                  # 'skip': a file that cannot be read is left out, and listed
+bad_rows = ''                       # 'error'; 'skip': a file that cannot be read is left out, and listed; '' = as in training
 num_beams = 3
 max_new_tokens = 10
 batch_size = 16                     # pictures; up to 8 questions of each
@@ -31,16 +31,16 @@ device = 'auto'
 
 def main(config):
     from model import write_atomically
-    from sample import generate_rows, readable, with_blind
+    from sample import generate_rows, readable, with_bad_rows, with_blind
     result = dict(knobs=config)
     for side, model, tokenizer, trained_with in with_blind(out_dir, blind_dir, which, device):
+        knobs = with_bad_rows(trained_with, bad_rows)
         if not side:
-            rows = load_rows(trained_with | dict(bad_rows=bad_rows), split)
+            rows = load_rows(knobs, split)
             if any('question' not in row for row in rows):
                 sys.exit(f'split {split!r} has captions without a question: eval_caption.py scores those')
             rows = [rows[i * len(rows) // max_rows] for i in range(max_rows)] if 0 < max_rows < len(rows) else rows
             result |= dict(trained_with=trained_with)
-        knobs = trained_with | dict(bad_rows=bad_rows)
         answers = generate_rows(model, tokenizer, knobs, rows, batch_size, num_beams=num_beams, max_new_tokens=max_new_tokens)
         if not side:
             rows, answers = readable(rows, answers)

@@ -327,7 +327,10 @@ def load_checkpoint(out_dir, which='best', device='auto', dtype='auto', override
     except Exception as e:
         raise ValueError(f'{path} is no checkpoint of train.py ({type(e).__name__}: {e})') from e
     device, dtype = pick_device_and_dtype(device, dtype)
-    model, tokenizer = build(config, device, dtype)
+    try:
+        model, tokenizer = build(config, device, dtype)
+    except KeyError as e:
+        raise ValueError(f'{path} is of an older version: its config has no {e}') from e
     trained = model.trained()
     if set(trained) != set(tensors):
         raise ValueError(f'{path}: its tensors are not those of its config: {sorted(set(trained) ^ set(tensors))[:4]}')

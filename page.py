@@ -10,7 +10,7 @@ import numpy as np
 import soundfile
 from PIL import Image
 
-from rows import medium_of
+from rows import BadData, medium_of
 
 STYLE = """:root{color-scheme:light dark;--soft:light-dark(#6a6a70,#a2a2a8);--line:light-dark(#e2e0da,#36383c)}.see{color:light-dark(#24705c,#63c5a8)}
 .blind{color:light-dark(#ad6030,#dd9a63)}*{box-sizing:border-box;margin:0}.bars{margin-top:auto}.bar{display:flex;align-items:center}body{max-width:1400px;
@@ -40,7 +40,14 @@ def card(row, score, heading, below, bars):
 
 
 def shown(row):
-    """The html of what a row shows."""
+    """The html of what a row shows, or of why it cannot."""
+    try:
+        return shown_medium(row)
+    except BadData as e:
+        return escape(str(e))
+
+
+def shown_medium(row):
     import media
     medium, file = medium_of(row), io.BytesIO()
     if medium == 'audio':

@@ -27,7 +27,7 @@ show = ''                           # draw there what every word attended to, a 
 output = ''                         # write JSON lines there, '' = print captions
 num_beams = 3
 max_new_tokens = 50
-bad_rows = 'error'                  # 'skip': a file that cannot be read is left out, and listed
+bad_rows = ''                       # 'error'; 'skip': a file that cannot be read is left out, and listed; '' = as in training
 batch_size = 16
 device = 'auto'
 dtype = 'auto'
@@ -68,6 +68,13 @@ def generate_rows(model, tokenizer, config, rows, batch_size, progress=True, **g
     return texts
 
 
+def with_bad_rows(trained_with, bad_rows):
+    """The knobs that a model was trained with, but for what becomes of files that cannot be read; '' = as then."""
+    if bad_rows not in ('', 'error', 'skip'):
+        raise ValueError(f"bad_rows={bad_rows!r}: expected 'error', 'skip' or ''")
+    return trained_with | dict(bad_rows=bad_rows or trained_with['bad_rows'])
+
+
 def readable(rows, texts):
     """Those rows, with their texts, whose file could be read."""
     kept = [(row, text) for row, text in zip(rows, texts) if text is not None]
@@ -105,7 +112,7 @@ def main():
     if question and '{prompt}' not in trained_with['instruction']:
         sys.exit(f'--question: {out_dir} was trained with instruction={trained_with["instruction"]!r}, in which there is no place for a question')
     rows = [{medium: p, 'question': question} for p in paths]
-    texts = generate_rows(model, tokenizer, trained_with | dict(bad_rows=bad_rows), rows, batch_size, num_beams=num_beams, max_new_tokens=max_new_tokens)
+    texts = generate_rows(model, tokenizer, with_bad_rows(trained_with, bad_rows), rows, batch_size, num_beams=num_beams, max_new_tokens=max_new_tokens)
     rows, texts = readable(rows, texts)
     if show:
         from show import draw_attention

@@ -29,6 +29,8 @@ def prefix_attention_of(model, tokenizer, config, row, text):
     if cfg.connector not in ('linear', 'r_rand') and not cfg.connector.startswith('r_') or cfg.connector == 'r_qpmapper' or cfg.source_tokens == 'cls':
         raise ValueError(f'connector={cfg.connector!r}: its tokens are no patches, so there is no map of what was looked at (linear and r_* have one)')
     grid = model.encoder.grid
+    if model.encoder.type in ('audio-spectrogram-transformer', 'timesformer') and len(grid) == 1 and cfg.connector.startswith('r_') and cfg.reduction > 1:
+        raise ValueError(f'connector={cfg.connector!r}: runs of {cfg.reduction} tokens of this encoder are no places in the picture')
     if cfg.connector not in ('linear', 'r_rand'):                                           # tokens, not patches
         side = math.isqrt(cfg.reduction) if len(grid) == 2 else cfg.reduction
         grid = [n // side for n in grid]

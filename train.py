@@ -41,7 +41,7 @@ video_tokens = 'all'                # of all frames, or their 'mean' over time
 audio_seconds = 0                   # of a clip, 0 = the encoder's own; only Whisper can do with fewer
 resize = 'squash'                   # to a square: 'squash' as the papers, 'pad' with white, 'crop' the centre
 # data
-dataset = 'data/stamps'             # a folder of train/val/test.jsonl, one .jsonl file, or 'coco'
+dataset = 'data/stamps'             # a folder of train/val/test.jsonl, one .jsonl file, or a name in rows.DATASETS
 data_dir = 'data/coco'              # where a named data set's official files are
 restval = False                     # COCO: train on Karpathy's restval images too
 train_rows = 0.0                    # 0 = all; a fraction up to 1, or a number of rows, drawn by the seed
@@ -87,10 +87,11 @@ globals().update(asdict(AdapterConfig()))
 # ---------------------------------------------------------------------------------------------------------------------
 
 MAY_DIFFER = {'init_from', 'device', 'num_workers', 'out_dir', 'log_interval', 'eval_interval', 'n_samples', 'logger', 'cache_dir', 'max_iters',
-              'epochs', 'cache_batch_size', 'compile'}      # knobs that do not change what a resumed run has done so far
+              'epochs', 'cache_batch_size', 'compile', 'bad_rows'}      # knobs that do not change what a resumed run has done so far
 AT_LEAST_ONE = ('batch_size', 'accumulate', 'texts_per_input', 'log_interval', 'eval_interval', 'eval_rows', 'max_text_tokens', 'cache_views',
                 'cache_batch_size', 'source_layers', 'mapper_heads')
-ONE_OF = dict(resize=('squash', 'pad', 'crop'), video_tokens=('all', 'mean'), bad_rows=('error', 'skip'), logger=('none', 'tensorboard', 'wandb'), norm=('rms', 'layer'), activation=('gelu', 'none'))
+ONE_OF = dict(resize=('squash', 'pad', 'crop'), video_tokens=('all', 'mean'), bad_rows=('error', 'skip'),
+              logger=('none', 'tensorboard', 'wandb'), norm=('rms', 'layer'), activation=('gelu', 'none'))
 
 
 def check(config):
@@ -131,7 +132,8 @@ def main(config):
     wait()
 
     # -- data and models
-    rows = {split: load_rows(config, split) for split in ('train', 'val')}
+    with contextlib.nullcontext() if is_main else contextlib.redirect_stdout(None):     # one process says what is left out
+        rows = {split: load_rows(config, split) for split in ('train', 'val')}
     rows['val'] = rows['val'][::-(-len(rows['val']) // eval_rows)]
     torch.manual_seed(seed)
     model, tokenizer = build(config, device, dtype)
@@ -172,14 +174,14 @@ def main(config):
     pad = functools.partial(collate, pad_id=tokenizer.pad_token_id)
     loader_options = dict(collate_fn=pad, num_workers=num_workers if encoder and not cache_features else 0, pin_memory=device.startswith('cuda'))
 
-    left_out = []                                           # what is wrong with the files that could not be read
+    left_out = {}                                           # what is wrong with the files that could not be read, as keys
 
     def load(split, keys):
         """Batches of these keys on the device, and how many labels they have. Raises BadData for a file that cannot be read, or notes it."""
         for batch, errors in torch.utils.data.DataLoader(datasets[split], batch_sampler=keys, **loader_options):
             if errors and bad_rows == 'error':
                 report_bad(errors, config)
-            left_out.extend(errors)
+            left_out.update(dict.fromkeys(errors))
             yield {k: v.to(device, non_blocking=True) for k, v in batch.items()}, (batch['labels'] != -100).sum()
 
     ddp = model
@@ -218,7 +220,7 @@ def main(config):
         model.train()
         say(f'step {step}: validation loss {val_loss:.4f}' + (' (best)' if val_loss < best else ''))
         for row, caption in zip(shown, captions):
-            say(f'    {caption}   <- {row_targets(row)[0]}')
+            say(f'    {caption or ""}   <- {row_targets(row)[0]}')
         record(dict(iter=step, val_loss=val_loss, samples=captions))
         better, best = val_loss < best, min(val_loss, best)
         state = dict(step=step, best=best, window=window, logged=logged, config=config, trained=model.trained(),
@@ -286,8 +288,11 @@ def main(config):
             wait()
             began += time.time() - paused
     bar.close()
-    if left_out:
-        report_bad(left_out, config)
+    everywhere = [left_out] * world
+    if world > 1:
+        dist.all_gather_object(everywhere, left_out)
+    if is_main and any(everywhere):
+        report_bad([e for errors in everywhere for e in errors], config)
     say(f'trained: best validation loss {best:.4f}; {out_dir}/best.safetensors')
     if world > 1:
         dist.destroy_process_group()

@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 import transformers
 
-from encoders import ENCODERS, TIMM, Encoder
+from encoders import HUB, TIMM, Encoder
 
 WIDTH_AND_GRID = dict(
     eva_clip_l=(1024, 16), clip_b=(768, 14), clip_l=(1024, 16), laion_clip_b=(768, 14), laion_clip_l=(1024, 16), dinov2_s=(384, 16), dinov2_b=(768, 16),
@@ -47,7 +47,7 @@ def test_named_encoders_of_sound_and_video(name):
 
 
 def test_every_name_has_its_shape_here():
-    assert {*WIDTH_AND_GRID, *SOUND_AND_VIDEO} == set(ENCODERS) and set(WIDTH_AND_GRID) == {*TIMM} - {'audiomae'}
+    assert {*WIDTH_AND_GRID, *SOUND_AND_VIDEO} == {*TIMM, *HUB} and set(WIDTH_AND_GRID) == {*TIMM} - {'audiomae'}
 
 
 small = dict(img_size=32, embed_dim=48, depth=3, num_heads=2)
@@ -171,15 +171,29 @@ def test_whisper_of_short_clips(hub):
     own = transformers.WhisperModel(transformers.WhisperConfig(**model.config.to_dict() | dict(max_source_positions=100))).encoder.eval()
     own.load_state_dict(model.encoder.state_dict() | {'embed_positions.weight': model.encoder.embed_positions.weight[:100]})
     torch.testing.assert_close(encoder(x)[0][:, 1:], own(x).last_hidden_state.detach())
-    with pytest.raises((ValueError, FileNotFoundError), match='at most 3'):
+    with pytest.raises(ValueError, match='at most 3'):
         hub('whisper', audio_seconds=4)
+
+
+@pytest.mark.parametrize('kind', ['whisper', 'timesformer'])
+def test_more_layers_than_there_are(hub, kind):
+    with pytest.raises(ValueError, match='has 3 layers'):
+        hub(kind, source_layers=4)
+
+
+def test_a_clap_that_fuses_is_refused(tmp_path):
+    model = HUB_TINY['clap']()
+    model.config.audio_config.enable_fusion = True
+    transformers.ClapModel(model.config).save_pretrained(tmp_path)
+    with pytest.raises(ValueError, match='fuses'):
+        Encoder(str(tmp_path))
 
 
 @pytest.mark.parametrize('frames', [0, 6])
 def test_timesformer(hub, frames):
     model, encoder = hub('timesformer', source_layers=2, video_frames=frames)
     x = inputs(encoder)
-    T = frames or 4
+    T = model.config.num_frames = frames or 4                           # the stock model's layers go by it as well
     assert x.shape == (2, T, 3, 32, 32) and encoder.grid == (16 * T,)
     plain = [h.detach() for h in model(x, output_hidden_states=True).hidden_states[-2:]]         # not normed
     for ours, theirs in zip(encoder(x), plain, strict=True):
@@ -220,5 +234,5 @@ def test_knobs_of_other_media_are_refused(hub, kind, knobs):
 
 def test_other_types_of_transformers_are_refused(tmp_path):
     transformers.BertConfig().save_pretrained(tmp_path)
-    with pytest.raises(FileNotFoundError, match="type 'bert'.*whisper"):
+    with pytest.raises(ValueError, match="type 'bert'.*whisper"):
         Encoder(str(tmp_path))

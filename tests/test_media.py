@@ -220,7 +220,11 @@ def test_bad_rows(tmp_path, run, job, whisper, cache):
     told = job(data, whisper, cache_features=cache, bad_rows='skip', out_dir=tmp_path / 'skipped', batch_size=8)
     assert 'left out' in told and 'train2.wav' in told and 'val0.wav' in told
     out = f'--out_dir={tmp_path / "skipped"}'
-    assert 'test1.wav' in run('eval_caption.py', out, *SHORT, fails=True)
-    assert 'test1.wav' in run('eval_caption.py', out, *SHORT, '--bad_rows=skip')
+    assert 'test1.wav' in run('eval_caption.py', out, *SHORT, '--bad_rows=error', fails=True)
+    assert 'test1.wav' in run('eval_caption.py', out, *SHORT)          # as in training
     assert [r['audio'][-9:] for r in json.loads((tmp_path / 'skipped/eval_test.json').read_text())['rows']] == ['test0.wav', 'test2.wav', 'test3.wav']
     run('sample.py', out, f'--input={data}', '--bad_rows=skip', *SHORT)
+    assert "expected 'error', 'skip'" in run('sample.py', out, f'--input={data}', '--bad_rows=Skip', fails=True)
+    for file in data.glob('train*.wav'):
+        file.write_bytes(b'broken')
+    assert 'none of the files can be read' in job(data, whisper, fails=True, cache_features=cache, bad_rows='skip', out_dir=tmp_path / 'none')

@@ -12,7 +12,7 @@ import rows
 from configurator import configure
 from conftest import ROOT, flags
 from data import Inputs, by_file, tokenize_rows
-from encoders import ENCODERS
+from encoders import HUB, TIMM
 from model import load_checkpoint
 from page import answers_page
 from sample import generate_rows
@@ -189,7 +189,7 @@ def test_official_files(make, tmp_path):
 def test_config_files(name):
     import train
     config = configure(dict(vars(train)), [str(ROOT / f'config/{name}.py'), str(ROOT / 'config/limber_all.py')])
-    assert config['dataset'] in rows.DATASETS and config['encoder'] in ENCODERS and ('{prompt}' in config['instruction']) and config['connector'] == 'linear'
+    assert config['dataset'] in rows.DATASETS and config['encoder'] in {*TIMM, *HUB} and ('{prompt}' in config['instruction']) and config['connector'] == 'linear'
 
 
 def test_an_instruction_without_a_place_for_the_question(llm):
