@@ -96,7 +96,7 @@ class PALM(nn.Module):
             for bottleneck, layer in zip(adapter.bottlenecks, self.decoder.layers):
                 bottleneck.attach(*block_ends(layer, cfg.bottleneck_at))
         self.unplaced_prompt = llm.config.model_type == 'opt' and not cfg.prompt_positions
-        if self.unplaced_prompt:
+        if llm.config.model_type == 'opt':
             self.decoder.embed_positions.register_forward_hook(no_embedding_below_zero, with_kwargs=True)
         self.prefix_tokens = []
         self.register_buffer('prefix_start', torch.tensor(prefix_start, dtype=torch.long), persistent=False)
@@ -114,19 +114,22 @@ class PALM(nn.Module):
             self.encoder.eval()
         return self
 
-    def prefix(self, sources):
-        """Hidden states of the encoder -> for each LLM layer its (k, v), both (B, K, N, C), or None where it has no prefix.
+    def tokens(self, sources):
+        """Hidden states of the encoder -> {target layer: its tokens (B, N, D)}, none where blind."""
+        given = {} if sources is None else self.adapter(sources)
+        if 0 in given and len(self.prefix_start):
+            start = self.llm.get_input_embeddings()(self.prefix_start)
+            start = start if getattr(self.decoder, 'project_in', None) is None else self.decoder.project_in(start)      # (n, D)
+            given[0] = torch.cat([start.expand(len(given[0]), -1, -1), given[0].to(start.dtype)], dim=1)
+        return given
+
+    def prefix(self, given):
+        """The tokens of the target layers -> for each LLM layer its (k, v), both (B, K, N, C), or None where it has no prefix.
 
         Tokens given at a target layer replace what flowed there; what a later layer reads flows on through the stock layer;
         where nothing reads them any more, keys and values are all that is computed.
         """
-        cfg, decoder = self.adapter.cfg, self.decoder
-        given = self.adapter(sources)
-        dtype = self.llm.dtype
-        if 0 in given and len(self.prefix_start):
-            start = self.llm.get_input_embeddings()(self.prefix_start)
-            start = start if getattr(decoder, 'project_in', None) is None else decoder.project_in(start)     # (n, D)
-            given[0] = torch.cat([start.expand(len(given[0]), -1, -1), given[0].to(dtype)], dim=1)
+        cfg, decoder, dtype = self.adapter.cfg, self.decoder, self.llm.dtype
         cache, z, prefix = DynamicCache(), None, []
         self.prefix_tokens = []                                 # of each layer that has any: (B * N, do they flow on), for the FLOP count
         for i, layer in enumerate(decoder.layers):
@@ -147,16 +150,15 @@ class PALM(nn.Module):
                 z = None
         return prefix
 
-    def set_prefix(self, sources):
+    def set_prefix(self, given):
         attentions = [layer.self_attn for layer in self.decoder.layers]
         for attention in attentions:
             attention.prefix = None                             # frees the last batch's, and none is read while computing this one
         if self.adapter.cfg.connector == 'c_attn':
-            tokens = self.adapter(sources) if sources is not None else {}
             for i, cross in zip(self.adapter.targets, self.adapter.cross_attentions):
-                cross.see(tokens.get(i))
-        elif sources is not None:
-            for attention, kv in zip(attentions, self.prefix(sources)):
+                cross.see(given.get(i))
+        elif given:
+            for attention, kv in zip(attentions, self.prefix(given)):
                 attention.prefix = kv
 
     def encode(self, pixels=None, features=None):
@@ -180,10 +182,27 @@ class PALM(nn.Module):
 
     def hidden(self, input_ids, attention_mask=None, pixels=None, features=None):
         """What lm_head reads at every text token: (B*G, T, D). G texts of each of B inputs follow one another."""
-        self.set_prefix(self.encode(pixels, features))
+        given = self.tokens(self.encode(pixels, features))
         x, mask, position_ids = self.embed(input_ids, attention_mask)
+        if self.in_one_pass(given, x):
+            z = given[0].to(x.dtype)                                # (B, N, D)
+            B, N = z.shape[:2]
+            self.set_prefix({})
+            self.prefix_tokens = [(B * N, True)] * len(self.decoder.layers)
+            x = torch.cat([z, x], dim=1)
+            mask = None if mask is None else F.pad(mask, (N, 0), value=1)
+            before = torch.arange(-N if hasattr(self.decoder, 'rotary_emb') else -1, 0, device=x.device)     # OPT: -1 is no position
+            position_ids = torch.cat([before.expand(B, N), position_ids], dim=1)
+        else:
+            self.set_prefix(given)
         x = self.decoder(inputs_embeds=x, attention_mask=mask, position_ids=position_ids, use_cache=False).last_hidden_state
         return x[:, -input_ids.shape[1]:]
+
+    def in_one_pass(self, given, x):
+        """Whether in training the tokens go first in the text's own pass through the LLM, instead of one of their own before it. It is the same
+        where they flow from layer 0 to the top for one text each; and faster where they are few: the LLM's weights are then read once."""
+        return (torch.is_grad_enabled() and list(given) == [0] and len(given[0]) == len(x) and given[0].shape[1] <= x.shape[1] and not self.adapter.cfg.noncausal_prefix
+                and self.adapter.cfg.connector != 'c_attn' and getattr(self.decoder, 'project_in', None) is None)
 
     def forward(self, input_ids, labels, attention_mask=None, pixels=None, features=None, label_smoothing=0.0):
         """Mean cross entropy over the labels that are not -100. input_ids, labels, attention_mask (B*G, T), right padded.
@@ -201,11 +220,11 @@ class PALM(nn.Module):
     @torch.no_grad()
     def generate(self, input_ids, attention_mask=None, pixels=None, features=None, **generation):
         """transformers' own `generate`; prompts (B*G, T) left padded. Returns the new ids alone (B*G, <= max_new_tokens)."""
-        self.set_prefix(self.encode(pixels, features))
+        self.set_prefix(self.tokens(self.encode(pixels, features)))
         x, mask, position_ids = self.embed(input_ids, attention_mask)
         ids = self.llm.generate(inputs_embeds=x, attention_mask=torch.ones_like(position_ids) if mask is None else mask,
                                 position_ids=position_ids, **dict(do_sample=False, **generation))
-        self.set_prefix(None)
+        self.set_prefix({})
         return ids
 
     def trained(self):
@@ -237,7 +256,7 @@ def block_ends(layer, block):
 
 
 def no_embedding_below_zero(module, args, kwargs, embedding):
-    """Hook on OPT's learned positions: eP-ALM's prompt tokens, at position -1, have none."""
+    """Hook on OPT's learned positions: perceptual tokens, and eP-ALM's prompt tokens at position -1, have none."""
     return embedding.masked_fill((kwargs['position_ids'] < 0)[..., None], 0)
 
 

@@ -83,7 +83,7 @@ def cross_attend(cross, x, tokens):
 def naive_logits(palm, features, input_ids, attention_mask=None, tokens=None):
     """features (B, S, 1+M, D_enc) or None (blind); input_ids (B*G, T), padded on either side -> (B*G, T, V). tokens: the visual ones, if
     they are known."""
-    palm.set_prefix(None)                                           # the LLM as it was loaded: attention reads no prefix
+    palm.set_prefix({})                                           # the LLM as it was loaded: attention reads no prefix
     decoder, cfg, adapter = palm.llm.get_decoder(), palm.adapter.cfg, palm.adapter
     mask = torch.ones_like(input_ids) if attention_mask is None else attention_mask
     x, mask = embed(palm, input_ids, mask)

@@ -122,6 +122,18 @@ def test_logits_loss_and_gradients_are_the_plain_ways(llm, mechanism, n_prompt, 
             assert (ours[name] - g).abs().max() <= 1e-4 * g.abs().max() + 5e-7 * largest, name
 
 
+@pytest.mark.parametrize('mechanism, G, grad, calls', [('limber_cls', 1, True, 1), ('qp_l0', 1, True, 1), ('qp_l0', 1, False, 2), ('qp_l0', 2, True, 2),
+                                                       ('limber_all', 1, True, 2), ('noncausal', 1, True, 2), ('qp_inner', 1, True, 1)])
+def test_how_often_the_llm_is_run(mechanism, G, grad, calls):
+    """Few tokens for one text each go first in its own pass, in training; those of inner layers never flow through layer 0."""
+    palm, seen = make(mechanism=mechanism), []
+    palm.decoder.layers[0].mlp.register_forward_hook(lambda *args: seen.append(1))
+    features, ids, labels, _ = inputs(G=G)
+    with torch.set_grad_enabled(grad):
+        palm(ids, labels, features=features)
+    assert len(seen) == calls
+
+
 def test_source_dropout_is_of_training_alone():
     palm, (features, ids, labels, _) = make(mechanism='limber_all', source_dropout=0.5), inputs()
     loss = lambda: palm(ids, labels, features=features).item()
