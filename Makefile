@@ -19,7 +19,7 @@ demo-vqa: .venv/installed
 	$(BIN)/python prepare.py demo-vqa
 	$(BIN)/python train.py config/demo_vqa.py $(TRAIN_FLAGS)
 	$(BIN)/python train.py config/demo_vqa_blind.py $(TRAIN_FLAGS)
-	$(BIN)/python eval_vqa.py --out_dir=out/demo_vqa --blind_dir=out/demo_vqa_blind --num_beams=1 --max_new_tokens=4 $(EVAL_FLAGS)
+	$(BIN)/python eval_vqa.py --out_dir=out/demo_vqa --blind_dir=out/demo_vqa_blind --num_beams=1 --max_new_tokens=4 --max_rows=3000 $(EVAL_FLAGS)
 
 demo-audio: .venv/installed
 	$(BIN)/python prepare.py demo-audio

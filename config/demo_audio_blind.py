@@ -8,5 +8,6 @@ encoder = None
 instruction = 'Caption:'
 n_prompt = 8
 learning_rate = 1e-2
+adam_eps = 1e-8
 max_iters = 80
 eval_interval = 40
