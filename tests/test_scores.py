@@ -139,7 +139,7 @@ def evaluate(pictures, tmp_path, monkeypatch):
         assert (tmp_path / 'eval_test.html').is_file()
         return json.loads((tmp_path / 'eval_test.json').read_text())
     trained_with = dict(dataset=str(pictures), llm='llm', encoder='encoder', connector='linear', seed=0, train_rows=0.0,
-                        texts_per_input=1, data_dir='', restval=False)
+                        texts_per_input=1, data_dir='', restval=False, bad_rows='error')
     knobs = dict(out_dir=str(tmp_path), blind_dir='blind', split='test', page_rows=10, java=True)
     evaluate.generated = generated = []
     monkeypatch.setattr(sample, 'with_blind', with_blind)
