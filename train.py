@@ -288,11 +288,8 @@ def main(config):
             wait()
             began += time.time() - paused
     bar.close()
-    everywhere = [left_out] * world
-    if world > 1:
-        dist.all_gather_object(everywhere, left_out)
-    if is_main and any(everywhere):
-        report_bad([e for errors in everywhere for e in errors], config)
+    if left_out:
+        report_bad(left_out, config)                        # every process its own
     say(f'trained: best validation loss {best:.4f}; {out_dir}/best.safetensors')
     if world > 1:
         dist.destroy_process_group()
