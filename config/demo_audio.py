@@ -1,7 +1,7 @@
 # The demo of sound: QP,inner on descriptions of the stamps spoken in Catalan, French, Romanian and Spanish, to be said in English;
 # SmolLM2-135M and the encoder of Whisper-tiny.en both frozen.
 #   python prepare.py demo-audio && python train.py config/demo_audio.py
-# 2 CPU cores, no GPU: about 7 minutes. What to expect is in README.md.
+# 2 CPU cores, no GPU: about 5 minutes. What to expect is in README.md.
 dataset = 'data/spoken_stamps'
 out_dir = 'out/demo_audio'
 init_from = 'auto'                  # started again, it continues where it was stopped
@@ -21,6 +21,6 @@ n_prompt = 2
 learning_rate = 2e-3
 prompt_rate = 1e-2
 adam_eps = 1e-8                     # the papers' 1e-4 is as large as these gradients
-max_iters = 300
-eval_interval = 60
+max_iters = 200
+eval_interval = 50
 log_interval = 10
