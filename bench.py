@@ -5,6 +5,7 @@ What a train step and a generation cost, ours beside the plain way (tests/naive.
     python bench.py --preset=7b                                     # LLaMA-7B and OPT-6.7B, random weights made on the GPU
     python bench.py --mechanisms=limber_all,epalm --parts=train     # some of it
     python bench.py --mechanisms=qp_inner --profile=True            # where the time of our train step goes
+    python bench.py --preset=7b --memory=True                       # what it needs, for LLMs of four sizes; worked out, so no GPU is needed
 
 The weights and the encoder's hidden states are random. Before anything is timed, both ways must give the same loss. A step of the plain
 way that takes more than `slow` seconds is timed once. It generates for as many inputs as fill the device (`naive_rows`), and its time
@@ -22,14 +23,15 @@ sys.path.append(str(ROOT / 'tests'))                # for naive
 import wheels  # noqa: F401, E402  (first: mends torchvision on CPU-only torch)
 import torch  # noqa: E402
 import torch.nn as nn  # noqa: E402
+from torch._subclasses.fake_tensor import FakeTensorMode  # noqa: E402
 from transformers import AutoModelForCausalLM, LlamaConfig, OPTConfig  # noqa: E402
 
 from adapters import Adapter, AdapterConfig  # noqa: E402
 from compare import MECHANISMS  # noqa: E402
 from configurator import configure, run_config_file  # noqa: E402
 from encoders import Encoder  # noqa: E402
-from metrics import alternate, find_peak_flops, time_shares, training_flops  # noqa: E402
-from model import PALM, block_ends, pick_device_and_dtype  # noqa: E402
+from metrics import PeakBytes, alternate, find_peak_flops, time_shares, training_flops  # noqa: E402
+from model import PALM, block_ends, checkpoint_activations, pick_device_and_dtype  # noqa: E402
 from naive import naive_generate, naive_loss  # noqa: E402
 
 # ---- knobs ----------------------------------------------------------------------------------------------------------
@@ -37,6 +39,7 @@ preset = 'cpu'                      # 'cpu', '7b' or 'tiny': gives every shape b
 mechanisms = MECHANISMS             # names of config files, with commas
 parts = 'train,generate,texts,vqa'  # what to measure; 'texts' is 5 captions per input, 'vqa' questions of different lengths in one batch
 profile = False                     # instead: where the time of our train step goes, in percent
+memory = False                      # instead: the GB of our train step for each of LLM_SIZES, worked out without running it
 encoder = ''                        # a name in encoders.py or of timm, with random weights: it runs in every train step; '' = random features
 layers = 0                          # of the LLM
 width = 0
@@ -62,6 +65,7 @@ SHAPES = ('layers', 'width', 'heads', 'vocab', 'visual_tokens', 'visual_width', 
 PRESETS = {'cpu': (12, 768, 12, 32000, 257, 1024, 16, 20, 20, 3, 256, 'float32'),
            '7b': (32, 4096, 32, 32000, 257, 1024, 16, 20, 20, 7, 10 ** 9, 'bfloat16'),
            'tiny': (8, 64, 4, 90, 17, 48, 2, 8, 4, 2, 10 ** 9, 'float32')}
+LLM_SIZES = {'135M': (12, 768, 12), '1.3B': (24, 2048, 32), '7B': (32, 4096, 32), '13B': (40, 5120, 40)}        # layers, width, heads
 TEXTS = 5                           # captions of an input
 TOLERANCE = 1e-3                    # of the loss, relative
 
@@ -70,6 +74,8 @@ def main():
     device, _ = pick_device_and_dtype(globals()['device'], dtype)
     questions = [text_tokens - i * text_tokens // (2 * batch_size) for i in range(batch_size)]          # lengths: all of text_tokens to half
     result = dict(knobs=dict(config, device=device), peak_flops=find_peak_flops(device, dtype), mechanisms={})
+    if memory:
+        return memory_table()
     for name in mechanisms.split(','):
         model = make(name, device)
         result['mechanisms'][name] = row = profile_training(model, device) if profile else check(model, device)
@@ -105,8 +111,8 @@ def make(name, device):
         llm = AutoModelForCausalLM.from_config(shape, dtype=getattr(torch, dtype))
         eyes = Encoder(encoder, cfg.source_layers, pretrained=False) if encoder else None
         adapter = Adapter(cfg, *((eyes.dim, eyes.grid) if eyes else (visual_width, [round((visual_tokens - 1) ** 0.5)] * 2)), width, layers)
+        model = PALM(llm, adapter, eyes)
     llm.generation_config.eos_token_id = None                   # every text has new_tokens
-    model = PALM(llm, adapter, eyes).to(device)
     for trained, p in model.trained().items():
         if trained.endswith('.gate'):
             nn.init.constant_(p, 0.5)                           # an open one: at 0 c-attn reads nothing
@@ -218,6 +224,33 @@ def profile_training(model, device):
     spent = time_shares(device, lambda: [step(ours) for _ in range(repeats)], places)
     total = sum(spent.values())
     return dict(ms=total / repeats * 1e3, shares={name: seconds / total for name, seconds in spent.items()})
+
+
+def memory_table():
+    """Prints a line for each mechanism: GB of a train step, in all, for every size of LLM; the same with checkpoint_layers."""
+    print(f'| mechanism | {" | ".join(LLM_SIZES)} |\n|---{"|--:" * len(LLM_SIZES)}|')
+    result = {}
+    for name in mechanisms.split(','):
+        result[name] = {size: [step_memory(name, shape, again) for again in (False, True)] for size, shape in LLM_SIZES.items()}
+        print(f'| {name} | ' + ' | '.join(f'{kept:.1f} ({again:.1f})' for kept, again in result[name].values()) + ' |', flush=True)
+    print(json.dumps(dict(knobs=config, memory=result)))
+
+
+def step_memory(name, shape, checkpoint_layers):
+    """GB at the peak of a train step: weights, Adam's moments, gradients, activations. Tensors without contents: nothing is computed."""
+    globals().update(zip(('layers', 'width', 'heads'), shape))
+    with FakeTensorMode():
+        model = make(name, 'cpu').train()
+        for layer in model.decoder.layers if checkpoint_layers else ():
+            checkpoint_activations(layer)
+        weights = {p.untyped_storage(): p.untyped_storage().nbytes() for p in model.parameters()}
+        text, features = batch(model, 'cpu')
+        with PeakBytes(ignored=weights) as during:
+            with autocast('cpu'):
+                x = model.hidden(text['input_ids'], features=features())[:, :-1].flatten(0, 1)
+                loss = nn.functional.cross_entropy(model.llm.get_output_embeddings()(x).float(), text['labels'][:, 1:].flatten())
+            loss.backward()
+    return (sum(weights.values()) + 2 * sum(p.nbytes for p in model.trained().values()) + during.peak) / 1e9
 
 
 # ---- the tables -----------------------------------------------------------------------------------------------------

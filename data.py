@@ -134,6 +134,9 @@ def load_seeded(path, preprocessing, resize, train, seed):
 
 # ---- batches --------------------------------------------------------------------------------------------------------
 
+GROUPED = 32                        # batches
+
+
 class Inputs(torch.utils.data.Dataset):
     """(epoch, input index) -> one picture, sound or video and, in training, `texts_per_input` of its texts. cache: its hidden states; else
     preprocessing: how it is loaded; blind: neither. With bad_rows='skip' the next input stands in for one that cannot be read.
@@ -160,25 +163,33 @@ class Inputs(torch.utils.data.Dataset):
                 return item | dict(errors=errors)
         raise BadData(f'none of the files can be read: {errors[0]}')
 
-    def load(self, epoch, i):
-        seed = seeded(self.config['seed'], epoch, i)
-        rng = np.random.default_rng(seed)
-        chosen = []
+    def draw(self, epoch, i):
+        """The texts of an input, [(prompt ids, target ids)]: in training of each row a caption or answer, drawn afresh each epoch; and the
+        generator that drew them."""
+        rng = np.random.default_rng(seeded(self.config['seed'], epoch, i))
         texts = [self.texts[row] for row in self.inputs[i]]
-        if self.train:                                                  # of each row a caption or answer, drawn afresh each epoch
-            orders = [rng.permutation(len(targets)) for _, targets in texts]
-            for g in range(self.texts_per_input):
-                (prompt, targets), order = texts[g % len(texts)], orders[g % len(texts)]
-                chosen.append((prompt, targets[order[g // len(texts) % len(order)]]))
-        else:
-            chosen = [(prompt, targets[0]) for prompt, targets in texts]
-        item, file = dict(texts=chosen, error=''), path_of(self.rows[self.inputs[i][0]])
+        if not self.train:
+            return [(prompt, targets[0]) for prompt, targets in texts], rng
+        drawn, orders = [], [rng.permutation(len(targets)) for _, targets in texts]
+        for g in range(self.texts_per_input):
+            (prompt, targets), order = texts[g % len(texts)], orders[g % len(texts)]
+            drawn.append((prompt, targets[order[g // len(texts) % len(order)]]))
+        return drawn, rng
+
+    def length(self, epoch, i):
+        """Tokens of the longest of its texts."""
+        return max(len(prompt) + len(target) for prompt, target in self.draw(epoch, i)[0])
+
+    def load(self, epoch, i):
+        texts, rng = self.draw(epoch, i)
+        item, file = dict(texts=texts, error=''), path_of(self.rows[self.inputs[i][0]])
         if self.cache is not None:
             view = rng.integers(self.cache.shape[1]) if self.train else 0
             item['features'] = torch.from_numpy(self.cache[self.files[file], view].astype(np.float32))      # (S, 1+N, D)
             if item['features'][0, 0, 0].isnan():
                 item['error'] = f'{file}: could not be read when it was cached'
         elif self.preprocessing is not None:
+            seed = seeded(self.config['seed'], epoch, i)
             item['pixels'], item['error'] = load_seeded(file, self.preprocessing, self.config['resize'], self.train, seed)
         return item
 
@@ -205,12 +216,18 @@ def collate(items, pad_id):
     return batch, [e for item in items for e in item['errors']]
 
 
-def batch_keys(n, batch_size, seed, first=0, rank=0, world=1):
-    """Endless shuffled batches of (epoch, row index) from batch number `first` on; the share of process `rank` of `world`."""
+def batch_keys(n, batch_size, seed, first=0, rank=0, world=1, length=None):
+    """Endless shuffled batches of (epoch, input index) from batch number `first` on; the share of process `rank` of `world`. length(epoch,
+    index): inputs of like length come together, sorted within every GROUPED batches, which are then shuffled."""
     per_epoch = n // batch_size
     while True:
         epoch, b = divmod(first, per_epoch)
-        order = torch.randperm(n, generator=torch.Generator().manual_seed(seeded(seed, epoch) % 2**63)).tolist()
-        for b in range(b, per_epoch):
+        generator = torch.Generator().manual_seed(seeded(seed, epoch) % 2**63)
+        order, batches = torch.randperm(n, generator=generator).tolist(), list(range(per_epoch))
+        if length:
+            step = GROUPED * batch_size
+            order = [i for at in range(0, n, step) for i in sorted(order[at:at + step], key=lambda i: length(epoch, i))]
+            batches = torch.randperm(per_epoch, generator=generator).tolist()
+        for b in batches[b:]:
             yield [(epoch, i) for i in order[b * batch_size:(b + 1) * batch_size][rank::world]]
         first = (epoch + 1) * per_epoch

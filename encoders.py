@@ -93,7 +93,8 @@ class Encoder(nn.Module):
             with torch.no_grad():
                 states, self.grid = self.hidden_states(torch.zeros(1, *self.preprocessing.shape))
         except (AssertionError, RuntimeError) as e:
-            raise ValueError(f'encoder {name!r} cannot give image_size={image_size}, source_layers={source_layers}, video_frames={video_frames}: {e}') from e
+            raise ValueError(f'encoder {name!r} cannot give image_size={image_size}, source_layers={source_layers}, '
+                             f'video_frames={video_frames}: {e}') from e
         if len(states) != source_layers:
             raise ValueError(f'source_layers={source_layers}: encoder {name!r} has {len(states)} layers')
         self.dim = states[-1].shape[-1]
@@ -217,7 +218,8 @@ def make_whisper(encoder, seconds, pretrained):
         raise ValueError(f'audio_seconds={seconds}: at most {config.max_source_positions // 50}')
     config.max_source_positions = seconds * 50                      # shorter clips: the first positions alone
     encoder.model.embed_positions = nn.Embedding.from_pretrained(encoder.model.embed_positions.weight[:seconds * 50])
-    return Preprocessing('audio', (config.num_mel_bins, seconds * 100), extractor=WhisperFeatureExtractor(config.num_mel_bins, chunk_length=seconds), seconds=seconds)
+    extractor = WhisperFeatureExtractor(config.num_mel_bins, chunk_length=seconds)
+    return Preprocessing('audio', (config.num_mel_bins, seconds * 100), extractor=extractor, seconds=seconds)
 
 
 def read_whisper(encoder, x):

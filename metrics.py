@@ -9,11 +9,14 @@ import os
 import statistics
 import sys
 import time
+import weakref
 from collections import Counter
 from pathlib import Path
 
 import torch
 import torch.nn as nn
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
 
 from model import write_atomically
 
@@ -84,6 +87,28 @@ def alternate(device, repeats, slow, **ways):
             times[way].append(seconds_of(device, f))
             gb[way] = max(gb[way], peak_memory(device))
     return {way: dict(seconds=statistics.median(s), all=[round(x, 4) for x in s], gb=gb[way]) for way, s in times.items()}
+
+
+class PeakBytes(TorchDispatchMode):
+    """The most bytes that tensors made within it, but for the ignored storages, take at one time: `peak`."""
+
+    def __init__(self, ignored):
+        super().__init__()
+        self.now = self.peak = 0
+        self.seen = weakref.WeakSet(ignored)
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        out = func(*args, **(kwargs or {}))
+        for storage in [t.untyped_storage() for t in tree_leaves(out) if isinstance(t, torch.Tensor)]:
+            if storage not in self.seen:
+                self.seen.add(storage)
+                self.now += storage.nbytes()
+                weakref.finalize(storage, self.forget, storage.nbytes())
+        self.peak = max(self.peak, self.now)
+        return out
+
+    def forget(self, nbytes):
+        self.now -= nbytes
 
 
 def time_shares(device, f, places):

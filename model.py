@@ -23,6 +23,9 @@ import timm
 import transformers
 from safetensors import safe_open
 from safetensors.torch import save_file
+from torch.distributed.device_mesh import init_device_mesh
+from torch.distributed.fsdp import fully_shard
+from torch.utils.checkpoint import checkpoint
 from transformers import AttentionInterface, AutoConfig, AutoModelForCausalLM, AutoTokenizer, DynamicCache
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import AttentionMaskInterface, sdpa_mask
@@ -130,7 +133,7 @@ class PALM(nn.Module):
         where nothing reads them any more, keys and values are all that is computed.
         """
         cfg, decoder, dtype = self.adapter.cfg, self.decoder, self.llm.dtype
-        cache, z, prefix = DynamicCache(), None, []
+        z, prefix = None, []
         self.prefix_tokens = []                                 # of each layer that has any: (B * N, do they flow on), for the FLOP count
         for i, layer in enumerate(decoder.layers):
             z = given[i].to(dtype) if i in given else z         # (B, N, D)
@@ -143,8 +146,10 @@ class PALM(nn.Module):
             self.prefix_tokens.append((z.shape[0] * z.shape[1], flows_on))
             if flows_on:
                 mask = torch.ones(1, 1, z.shape[1], z.shape[1], dtype=torch.bool, device=z.device) if cfg.noncausal_prefix else None
+                cache = DynamicCache()
                 z = layer(z, attention_mask=mask, position_embeddings=rotary, past_key_values=cache, use_cache=True)
                 prefix.append((cache.layers[i].keys, cache.layers[i].values))
+                cache.layers.clear()                            # found empty again where a checkpointed layer is run a second time
             else:
                 prefix.append(keys_values(layer, z, rotary))
                 z = None
@@ -201,17 +206,17 @@ class PALM(nn.Module):
     def in_one_pass(self, given, x):
         """Whether in training the tokens go first in the text's own pass through the LLM, instead of one of their own before it. It is the same
         where they flow from layer 0 to the top for one text each; and faster where they are few: the LLM's weights are then read once."""
-        return (torch.is_grad_enabled() and list(given) == [0] and len(given[0]) == len(x) and given[0].shape[1] <= x.shape[1] and not self.adapter.cfg.noncausal_prefix
-                and self.adapter.cfg.connector != 'c_attn' and getattr(self.decoder, 'project_in', None) is None)
+        return (torch.is_grad_enabled() and list(given) == [0] and len(given[0]) == len(x) and given[0].shape[1] <= x.shape[1]
+                and not self.adapter.cfg.noncausal_prefix and self.adapter.cfg.connector != 'c_attn' and getattr(self.decoder, 'project_in', None) is None)
 
     def forward(self, input_ids, labels, attention_mask=None, pixels=None, features=None, label_smoothing=0.0):
         """Mean cross entropy over the labels that are not -100. input_ids, labels, attention_mask (B*G, T), right padded.
         Only labelled positions reach lm_head: captions are short and the vocabulary is the widest matrix of the model."""
         x = self.hidden(input_ids, attention_mask, pixels, features)
         targets = labels[:, 1:].flatten()                       # position t predicts token t+1
-        labelled = (targets != -100).nonzero().squeeze(1)
-        logits = self.llm.get_output_embeddings()(x[:, :-1].flatten(0, 1)[labelled])        # (labels, V)
-        return F.cross_entropy(logits.float(), targets[labelled], label_smoothing=label_smoothing)
+        labelled = (targets != -100).nonzero().squeeze(1)       # train.py leaves labels on the CPU, so that this waits for no GPU
+        logits = self.llm.get_output_embeddings()(x[:, :-1].flatten(0, 1)[labelled.to(x.device, non_blocking=True)])        # (labels, V)
+        return F.cross_entropy(logits.float(), targets[labelled].to(x.device, non_blocking=True), label_smoothing=label_smoothing)
 
     def logits(self, input_ids, attention_mask=None, pixels=None, features=None):
         """(B*G, T, V), for tests and analysis."""
@@ -253,6 +258,16 @@ def block_ends(layer, block):
     if block == 'attention':
         return layer.self_attn.q_proj, getattr(layer.self_attn, 'o_proj', None) or layer.self_attn.out_proj
     return (layer.mlp.gate_proj, layer.mlp.down_proj) if hasattr(layer, 'mlp') else (layer.fc1, layer.fc2)
+
+
+def checkpoint_activations(layer):
+    """The backward pass computes the activations of this decoder layer again, so that none are kept: less memory, a third more time."""
+    forward, attention = layer.forward, layer.self_attn
+
+    def run(prefix, *args, **kwargs):
+        attention.prefix = prefix                               # the second time, that of another pass may stand there
+        return forward(*args, **kwargs)
+    layer.forward = lambda *args, **kwargs: checkpoint(run, getattr(attention, 'prefix', None), *args, use_reentrant=False, preserve_rng_state=False, **kwargs)
 
 
 def no_embedding_below_zero(module, args, kwargs, embedding):
@@ -300,8 +315,8 @@ def load_llm(name, dtype, weights=True):
     return llm, tokenizer
 
 
-def build(config, device, dtype):
-    """The knobs of a run -> (PALM on the device, tokenizer). Device 'meta': shapes alone, no weights are read."""
+def build(config, device, dtype, shard=False):
+    """The knobs of a run -> (PALM on the device, tokenizer). Device 'meta': shapes alone, no weights are read. shard: the LLM over all processes."""
     weights, cfg = device != 'meta', AdapterConfig(**{k: config[k] for k in AdapterConfig.__dataclass_fields__})
     with torch.device(device if not weights else 'cpu'):
         llm, tokenizer = load_llm(config['llm'], dtype, weights)
@@ -310,7 +325,19 @@ def build(config, device, dtype):
         adapter = Adapter(cfg, encoder and encoder.dim, encoder and encoder.grid, llm.config.hidden_size, llm.config.num_hidden_layers,
                           llm.get_input_embeddings().embedding_dim)
     start = tokenizer(cfg.prefix_start, add_special_tokens=False).input_ids if cfg.prefix_start else ()
-    return PALM(llm, adapter, encoder, start).to(device), tokenizer
+    model = PALM(llm, adapter, encoder, start)
+    if shard:
+        shard_over_processes(llm, device)
+    return model.to(device), tokenizer
+
+
+def shard_over_processes(llm, device):
+    """FSDP2 of what is frozen and large: each process keeps its share of every linear layer, and has the whole of one only while it is used.
+    Layer by layer would do for the text; but of a layer that only makes keys and values for a prefix, two of the seven are needed."""
+    mesh = init_device_mesh(device.split(':')[0], (torch.distributed.get_world_size(),))
+    trained = {p for p in llm.parameters() if p.requires_grad}
+    for linear in [m for m in llm.get_decoder().layers.modules() if isinstance(m, nn.Linear)]:
+        fully_shard(linear, mesh=mesh, ignored_params=trained)
 
 
 def write_atomically(path, write):

@@ -35,19 +35,16 @@ def bar(kind, value, full):
 
 def card(row, score, heading, below, bars):
     """One row: its picture, transparent parts on white; frames of its video; or its sound, to be played. below, bars: html; score sorts the page."""
-    return f"""<article data-c="{score}"><figure>{shown(row)}</figure>
+    try:
+        figure = shown(row)
+    except BadData as e:                                                                                            # a blind model never read it
+        figure = escape(str(e))
+    return f"""<article data-c="{score}"><figure>{figure}</figure>
 <h2 title="{escape(str(row['id']))}">{escape(heading) or '&mdash;'}</h2>{below}<div class="bars">{bars}</div></article>"""
 
 
 def shown(row):
-    """The html of what a row shows, or of why it cannot."""
-    try:
-        return shown_medium(row)
-    except BadData as e:
-        return escape(str(e))
-
-
-def shown_medium(row):
+    """The html of what a row shows. Raises BadData for a file that cannot be read."""
     import media
     medium, file = medium_of(row), io.BytesIO()
     if medium == 'audio':
@@ -81,11 +78,17 @@ def spread(rows, most):
     return rows[::-(-len(rows) // most)]
 
 
+def score_table(rows, scores, blind, names):
+    """A line of these scores for the model and, if there is one, the blind one."""
+    sides = [('see', f'with the {WHAT[medium_of(rows[0])]}', scores), ('blind', 'blind: the same LLM without it', blind)]
+    return '<tr><th>' + ''.join(f'<th>{escape(name)}' for name in names) + ''.join(
+        f'<tr class="{kind}"><td>{who}' + ''.join(f'<td>{side[name]:.1f}' for name in names) for kind, who, side in sides if side)
+
+
 def captions_page(result):
     """What eval_SPLIT.json holds -> one self-contained page of html."""
     rows, scores, blind = result['rows'], result['scores'], result.get('blind_scores')
-    table = f'<tr><th><th>{"<th>".join(scores)}' + ''.join(f'<tr class="{kind}"><td>{name}<td>' + '<td>'.join(f'{v:.1f}' for v in side.values()) for kind, name, side in (
-        ('see', f'with the {WHAT[medium_of(rows[0])]}', scores), ('blind', 'blind: the same LLM without it', blind)) if side)
+    table = score_table(rows, scores, blind, list(scores))
     table += f'<tr><td>ratio<td>{scores["CIDEr"] / blind["CIDEr"]:.1f}&times;' if blind and blind['CIDEr'] else ''
     full = max(100, *(max(r['cider'], r.get('blind_cider', 0)) for r in rows))
     cards = []
@@ -100,14 +103,13 @@ def captions_page(result):
 
 def answers_page(result):
     """What eval_SPLIT.json holds -> one self-contained page of html."""
-    sides = [('see', f'with the {WHAT[medium_of(result["rows"][0])]}', result['scores'])] + [('blind', 'blind: the same LLM without it', s) for s in [result.get('blind_scores')] if s]
-    shown = [name for name in result['scores'] if not name.startswith('questions')]
-    table = '<tr><th>' + ''.join(f'<th>{escape(name)}' for name in shown)
-    table += ''.join(f'<tr class="{kind}"><td>{who}' + ''.join(f'<td>{scores[name]:.1f}' for name in shown) for kind, who, scores in sides)
+    rows = result['rows']
+    table = score_table(rows, result['scores'], result.get('blind_scores'), [name for name in result['scores'] if not name.startswith('questions')])
     cards = []
-    for row in spread(result['rows'], result['knobs']['page_rows']):
+    for row in spread(rows, result['knobs']['page_rows']):
         truths = ', '.join(f'{t} ({n})' if n > 1 else t for t in dict.fromkeys(row['answers']) for n in [row['answers'].count(t)])
-        below = f'<p>{escape(row["question"])}</p>' + (f'<p class="blind"><span class="soft">blind:</span> {escape(row["blind_answer"])}</p>' if 'blind_answer' in row else '')
+        below = f'<p>{escape(row["question"])}</p>'
+        below += f'<p class="blind"><span class="soft">blind:</span> {escape(row["blind_answer"])}</p>' if 'blind_answer' in row else ''
         below += f'<p class="soft">{row["accuracy"]:.0f}% right; truth: {escape(truths)}</p>'
         cards.append(card(row, row['accuracy'], row['answer'], below, ''))
     return page('answers', result, table, 'VQA accuracy x 100, or exact matches where there is one true answer.', cards)

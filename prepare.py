@@ -49,7 +49,7 @@ LLAMA = dict(token_embd='embed_tokens', output_norm='norm', attn_norm='input_lay
 NO_CAPTION = ('Boom|Because a brain|flush the toilet|Eat your|Hanukkah is|If the dreidel|who have died|This shell|This gun|APC like|'
               'two ceps|alien tree|Enter the|Penguins are|Tux Airways|Eddie|Edward|George|emblems')
 
-SPOKEN = tuple(f'_desc_{language}.ogg' for language in ('ca', 'es', 'fr', 'ro'))
+SPOKEN = {'_desc_ca.ogg': 'Catalan', '_desc_es.ogg': 'Spanish', '_desc_fr.ogg': 'French', '_desc_ro.ogg': 'Romanian'}
 
 
 def make(folder, how, *args):
@@ -148,7 +148,8 @@ def whisper(folder, downloads):
         ('self_attn_layer_norm', 'self_attention'), ('final_layer_norm', 'ffn'))}
     for ours, source in norms.items():
         weights[f'{ours}.weight'], weights[f'{ours}.bias'] = tensors[f'{source}/layer_norm/gamma'], tensors[f'{source}/layer_norm/beta']
-    model = transformers.WhisperModel(transformers.WhisperConfig(decoder_layers=0, vocab_size=3, pad_token_id=0, bos_token_id=1, eos_token_id=2, decoder_start_token_id=1))
+    no_decoder = dict(decoder_layers=0, vocab_size=3, pad_token_id=0, bos_token_id=1, eos_token_id=2, decoder_start_token_id=1)
+    model = transformers.WhisperModel(transformers.WhisperConfig(**no_decoder))
     model.encoder.load_state_dict(weights)
     model.half().save_pretrained(folder)
     return f'{len(weights)} tensors'
@@ -252,16 +253,17 @@ def split(text):
 
 
 def spoken_stamps(folder, downloads):
-    """What the stamps show, spoken in four languages, with the English caption. One language of a caption is drawn for test, val or
-    training by itself: the words of a held-out clip have been heard in other languages or other sentences, not these words in this one."""
+    """What the stamps show, spoken in four languages; the caption names the language and says it in English: 'In French: A frog.' One language
+    of a description is drawn for test, val or training by itself: the words of a held-out clip have been heard in other languages or other
+    sentences, not these words in this one."""
     rows = dict(train=[], val=[], test=[])
     for name, files, text in tuxpaint(fetch('tuxpaint-stamps-default', downloads)):
-        for ending in SPOKEN:
+        for ending, language in SPOKEN.items():
             if (clip := name[:-4] + ending) in files:
                 path = folder / 'sounds' / clip
                 path.parent.mkdir(parents=True, exist_ok=True)
                 path.write_bytes(files[clip])
-                rows[split(text + ending)].append(json.dumps({'audio': f'sounds/{clip}', 'caption': [text]}, ensure_ascii=False) + '\n')
+                rows[split(text + ending)].append(json.dumps({'audio': f'sounds/{clip}', 'caption': [f'In {language}: {text}']}, ensure_ascii=False) + '\n')
     for part in rows:
         (folder / f'{part}.jsonl').write_text(''.join(rows[part]), encoding='utf-8')
     return 'spoken descriptions, ' + ', '.join(f'{len(rows[part])} {part}' for part in rows)
@@ -341,7 +343,8 @@ def import_original(argv):
         sys.exit(str(error))
 
 
-NAMES = {'demo': demo, 'demo-vqa': demo_vqa, 'demo-audio': demo_audio, 'import': import_original} | {name: functools.partial(fetch_official, name) for name in OFFICIAL}
+NAMES = {'demo': demo, 'demo-vqa': demo_vqa, 'demo-audio': demo_audio, 'import': import_original}
+NAMES |= {name: functools.partial(fetch_official, name) for name in OFFICIAL}
 
 
 if __name__ == '__main__':

@@ -40,7 +40,8 @@ def load_rows(config, split):
     elif path.is_file():
         rows = split_rows(read_jsonl(path, config), path)[split]
     else:
-        raise BadData(f"dataset={dataset!r}: neither {', '.join(map(repr, DATASETS))}, nor a folder with train.jsonl, val.jsonl and test.jsonl, nor a .jsonl file")
+        raise BadData(f"dataset={dataset!r}: neither {', '.join(map(repr, DATASETS))}, nor a folder with train.jsonl, val.jsonl and test.jsonl, "
+                      f"nor a .jsonl file")
     if split == 'train' and config['train_rows']:
         n = config['train_rows']
         if n < 0:

@@ -20,13 +20,14 @@ matplotlib.use('Agg')
 import matplotlib.pyplot as plt  # noqa: E402
 
 
-def prefix_attention_of(model, tokenizer, config, row, text):
-    """[(word, map)]: for each word of the text, how the attention that its tokens paid to the prefix was spread over the patches; the mean
-    over heads and layers. A map is (H, W), or (N,) where the patches stand in a line. Raises ValueError for a mechanism whose tokens have no place in the picture."""
+def prefix_attention_of(model, tokenizer, config, row, x, text):
+    """[(word, map)] for each word of the text which the model says to `x`, a row's picture as the encoder takes it: how the attention that
+    the word's tokens paid to the prefix was spread over the patches; the mean over heads and layers. A map is (H, W), or (N,) where the
+    patches stand in a line. Raises ValueError for a mechanism whose tokens have no place in the picture."""
     cfg = model.adapter.cfg
     if model.encoder is None:
         raise ValueError('a blind model looks at nothing')
-    if cfg.connector not in ('linear', 'r_rand') and not cfg.connector.startswith('r_') or cfg.connector == 'r_qpmapper' or cfg.source_tokens == 'cls':
+    if not (cfg.connector == 'linear' or cfg.connector.startswith('r_')) or cfg.connector == 'r_qpmapper' or cfg.source_tokens == 'cls':
         raise ValueError(f'connector={cfg.connector!r}: its tokens are no patches, so there is no map of what was looked at (linear and r_* have one)')
     grid = model.encoder.grid
     if model.encoder.type in ('audio-spectrogram-transformer', 'timesformer') and len(grid) == 1 and cfg.connector.startswith('r_') and cfg.reduction > 1:
@@ -36,13 +37,12 @@ def prefix_attention_of(model, tokenizer, config, row, text):
         grid = [n // side for n in grid]
     prompt, (said,) = encode_prompt(tokenizer, config, *asked(row)), encode_targets(tokenizer, [text], 1000)
     ids = torch.tensor([prompt + said], device=model.llm.device)
-    pixels = media.load(path_of(row), model.encoder.preprocessing, config['resize'])[None].to(ids.device)
     seen, hooks = [], [layer.self_attn.register_forward_hook(
         lambda attention, args, output: seen.append(output[1][0].mean(0)) if getattr(attention, 'prefix', None) is not None else None)
         for layer in model.decoder.layers]
     try:
         with torch.no_grad():
-            model.hidden(ids, pixels=pixels)                                                # seen: of each layer (P+T, N+P+T)
+            model.hidden(ids, pixels=x[None].to(ids.device))                                # seen: of each layer (P+T, N+P+T)
     finally:
         for hook in hooks:
             hook.remove()
@@ -62,12 +62,13 @@ def prefix_attention_of(model, tokenizer, config, row, text):
 
 def draw_attention(path, model, tokenizer, config, rows, texts):
     """One line of pictures per row: what the encoder gets, then every word with its map."""
-    lines = [(row, text, prefix_attention_of(model, tokenizer, config, row, text)) for row, text in zip(rows, texts)]
-    columns = 1 + max(len(words) for *_, words in lines)
-    views = [view(media.load(path_of(row), model.encoder.preprocessing, config['resize']), model.encoder) for row in rows]
+    loaded = [media.load(path_of(row), model.encoder.preprocessing, config['resize']) for row in rows]
+    lines = [prefix_attention_of(model, tokenizer, config, row, x, text) for row, x, text in zip(rows, loaded, texts)]
+    columns = 1 + max(map(len, lines))
+    views = [view(x, model.encoder) for x in loaded]
     wide = min(4, max(1, views[0].shape[1] / views[0].shape[0]))
     fig, axes = plt.subplots(len(lines), columns, figsize=(1.7 * wide * columns, 2 * len(lines)), squeeze=False)
-    for (row, text, words), picture, line in zip(lines, views, axes):
+    for row, words, picture, line in zip(rows, lines, views, axes):
         line[0].set_title('\n'.join(textwrap.wrap(row.get('question', ''), 22)), fontsize=8)
         for ax in line:
             ax.axis('off')

@@ -27,7 +27,7 @@ from adapters import AdapterConfig
 from configurator import configure
 from data import Inputs, batch_keys, collate, feature_cache, report_bad, seeded, tokenize_rows
 from metrics import draw_losses, find_peak_flops, make_logger, peak_memory, training_flops
-from model import build, load_checkpoint, pick_device_and_dtype, save_adapter, write_atomically
+from model import build, checkpoint_activations, load_checkpoint, pick_device_and_dtype, save_adapter, write_atomically
 from rows import BadData, load_rows, medium_of, row_targets
 from sample import generate_rows
 
@@ -58,6 +58,7 @@ cache_batch_size = 32
 # optimisation (the papers')
 batch_size = 16                     # inputs per micro step, over all processes
 texts_per_input = 1                 # captions of an input that share its prefix in one step
+group_lengths = False               # batches of texts of like length: less padding, but not quite the papers' random batches
 accumulate = 1                      # micro steps per optimizer step; their gradients are summed, as in the papers' code
 epochs = 8
 max_iters = 0                       # optimizer steps, 0 = epochs
@@ -77,6 +78,8 @@ init_from = 'scratch'               # 'scratch'; 'resume' out_dir's run; 'auto' 
 device = 'auto'                     # 'cpu', 'cuda', 'cuda:1', ...
 dtype = 'auto'                      # 'bfloat16' where the device multiplies in it, 'float16' (with a scaler), 'float32'
 compile = False                     # torch.compile
+shard_llm = False                   # FSDP: each process keeps a share of the frozen LLM, for one that is larger than a GPU
+checkpoint_layers = False           # less memory for more time: the backward pass computes each LLM layer's activations again
 # logging
 log_interval = 10                   # steps
 eval_interval = 100                 # steps between validation losses, samples and checkpoints
@@ -87,7 +90,7 @@ globals().update(asdict(AdapterConfig()))
 # ---------------------------------------------------------------------------------------------------------------------
 
 MAY_DIFFER = {'init_from', 'device', 'num_workers', 'out_dir', 'log_interval', 'eval_interval', 'n_samples', 'logger', 'cache_dir', 'max_iters',
-              'epochs', 'cache_batch_size', 'compile', 'bad_rows'}      # knobs that do not change what a resumed run has done so far
+              'epochs', 'cache_batch_size', 'compile', 'shard_llm', 'checkpoint_layers', 'bad_rows'}      # knobs that do not change what a resumed run has done so far
 AT_LEAST_ONE = ('batch_size', 'accumulate', 'texts_per_input', 'log_interval', 'eval_interval', 'eval_rows', 'max_text_tokens', 'cache_views',
                 'cache_batch_size', 'source_layers', 'mapper_heads')
 ONE_OF = dict(resize=('squash', 'pad', 'crop'), video_tokens=('all', 'mean'), bad_rows=('error', 'skip'),
@@ -135,8 +138,12 @@ def main(config):
     with contextlib.nullcontext() if is_main else contextlib.redirect_stdout(None):     # one process says what is left out
         rows = {split: load_rows(config, split) for split in ('train', 'val')}
     rows['val'] = rows['val'][::-(-len(rows['val']) // eval_rows)]
+    if shard_llm and not 1 < world <= len(rows['val']):
+        sys.exit(f'shard_llm=True: expected torchrun with 2 processes or more, and a validation row for each; found {world} and {len(rows["val"])}')
     torch.manual_seed(seed)
-    model, tokenizer = build(config, device, dtype)
+    model, tokenizer = build(config, device, dtype, shard=shard_llm)
+    for layer in model.decoder.layers if checkpoint_layers else ():
+        checkpoint_activations(layer)
     if init_from not in ('scratch', 'resume', 'auto'):
         donor = load_checkpoint(init_from, 'best', 'cpu', 'float32')[0].trained()
         if {n: p.shape for n, p in donor.items()} != {n: p.shape for n, p in model.trained().items()}:
@@ -170,7 +177,8 @@ def main(config):
         f'{world} x {device} in {dtype}')
 
     # -- batches
-    keys = batch_keys(len(datasets['train']), batch_size, seed, first=step * accumulate, rank=rank, world=world)
+    keys = batch_keys(len(datasets['train']), batch_size, seed, first=step * accumulate, rank=rank, world=world,
+                      length=datasets['train'].length if group_lengths else None)
     pad = functools.partial(collate, pad_id=tokenizer.pad_token_id)
     loader_options = dict(collate_fn=pad, num_workers=num_workers if encoder and not cache_features else 0, pin_memory=device.startswith('cuda'))
 
@@ -182,21 +190,25 @@ def main(config):
             if errors and bad_rows == 'error':
                 report_bad(errors, config)
             left_out.update(dict.fromkeys(errors))
-            yield {k: v.to(device, non_blocking=True) for k, v in batch.items()}, (batch['labels'] != -100).sum()
+            n_labels = (batch['labels'] != -100).sum()
+            yield {k: v if k == 'labels' else v.to(device, non_blocking=True) for k, v in batch.items()}, n_labels
 
     ddp = model
     if world > 1:
         DDP._set_params_and_buffers_to_ignore_for_model(model, [n for n, t in model.state_dict(keep_vars=True).items() if not t.requires_grad])
-        ddp = DDP(model, device_ids=[local_rank] if device.startswith('cuda') else None)
+        ddp = DDP(model)                                    # no device_ids: it would move the labels to the GPU
     forward = torch.compile(ddp) if compile else ddp
+
+    def diverged(what, value):
+        sys.exit(f'step {step}: the {what} is {value}. The last checkpoint in {out_dir} is from before; a lower learning_rate or grad_clip may help')
 
     @torch.no_grad()
     def validate():
         """Mean loss over the labels of the validation rows, in plain view."""
         model.eval()
-        mine = range(rank, len(rows['val']), world)
+        mine, n_batches = range(rank, len(rows['val']), world), -(-len(rows['val']) // (world * batch_size))     # in every process as many
         total = torch.zeros(2, device=device)               # loss, labels
-        for batch, n in load('val', [[(0, i) for i in mine[b:b + batch_size]] for b in range(0, len(mine), batch_size)]):
+        for batch, n in load('val', [[(0, i) for i in mine[b::n_batches]] for b in range(n_batches) if mine[b::n_batches]]):
             with autocast():
                 total += torch.stack([model(**batch).float() * n, n.to(device)])
         model.train()
@@ -208,16 +220,17 @@ def main(config):
         nonlocal best, window
         val_loss = validate()
         if not math.isfinite(val_loss):
-            sys.exit(f'step {step}: the validation loss is {val_loss}. The last checkpoint in {out_dir} is from before; a lower learning_rate or grad_clip may help')
+            diverged('validation loss', val_loss)
         window = sum_over_processes(window, world, device) / world             # so that resume.pt holds everybody's
+        shown, captions = rows['val'][:n_samples], []
+        if shown and (is_main or shard_llm):                    # an LLM that is shared runs in all processes or in none
+            model.eval()
+            with autocast():
+                captions = generate_rows(model, tokenizer, config, shown, batch_size=len(shown), progress=False, max_new_tokens=20)
+            model.train()
         if not is_main:
             best = min(best, val_loss)
             return
-        model.eval()
-        shown = rows['val'][:n_samples]
-        with autocast():
-            captions = generate_rows(model, tokenizer, config, shown, batch_size=max(1, len(shown)), progress=False, max_new_tokens=20) if shown else []
-        model.train()
         say(f'step {step}: validation loss {val_loss:.4f}' + (' (best)' if val_loss < best else ''))
         for row, caption in zip(shown, captions):
             say(f'    {caption or ""}   <- {row_targets(row)[0]}')
@@ -271,7 +284,7 @@ def main(config):
             window = sum_over_processes(window, world, device) / world
             loss, steps, seconds = float(window) / (step - logged), step - timed, (time.time() - began) / (step - timed)
             if not math.isfinite(loss):
-                sys.exit(f'step {step}: the loss is {loss}. The last checkpoint in {out_dir} is from before; a lower learning_rate or grad_clip may help')
+                diverged('loss', loss)
             if is_main:
                 entry = dict(iter=step, epoch=step / steps_per_epoch, loss=loss, lr=learning_rate * schedule(step - 1, last_iter), ms=seconds * 1e3,
                              samples_per_s=batch_size * accumulate / seconds, tokens_per_s=tokens * world / steps / seconds,

@@ -8,6 +8,7 @@ import torch
 import bench
 from compare import MECHANISMS
 from conftest import flags
+from metrics import PeakBytes
 
 TINY = flags(preset='tiny', adapter_dim=32, repeats=1, device='cpu')
 
@@ -42,6 +43,17 @@ def test_profile_is_of_the_whole_step(run):
     assert 'prefix pass' in out
 
 
+def test_peak_bytes():
+    weight = torch.ones(1000)
+    with PeakBytes(ignored=[weight.untyped_storage()]) as during:
+        a = weight * 2                          # 4000 bytes
+        b = a + weight                          # 8000
+        b = b[:10].view(2, 5)                   # of the same storage
+        del a
+        c = b + 1                               # 4040
+        assert during.now == 4040 and during.peak == 8000 and c.shape == (2, 5)
+
+
 @pytest.mark.parametrize('knob, value', [('mechanisms', 'qp_l0,limbo'), ('preset', '13b'), ('parts', 'trains'), ('repeats', -1), ('dtype', 'int8')])
 def test_mistakes_are_named(run, knob, value):
     said = run('bench.py', *flags(**dict(preset='tiny') | {knob: value}), fails=True)
@@ -53,6 +65,20 @@ def tiny(monkeypatch):
     """bench with the knobs of the preset 'tiny'."""
     for knob, value in zip(bench.SHAPES, bench.PRESETS['tiny']):
         monkeypatch.setattr(bench, knob, value)
+
+
+def test_memory_is_more_with_more_layers_and_less_with_checkpoints(tiny):
+    kept, again = ([bench.step_memory('limber_all', (n, 64, 4), checkpoint_layers) for n in (8, 12)] for checkpoint_layers in (False, True))
+    assert kept[0] < kept[1] and all(a < k for a, k in zip(again, kept))
+
+
+def test_memory_table(tiny, monkeypatch, capsys):
+    for knob, value in dict(mechanisms='c_attn', LLM_SIZES={'small': (8, 64, 4), 'large': (16, 64, 4)}, config={}).items():
+        monkeypatch.setattr(bench, knob, value, raising=False)
+    bench.memory_table()
+    head, rule, line, result = capsys.readouterr().out.splitlines()
+    assert head == '| mechanism | small | large |' and line.startswith('| c_attn | ') and line.count('(') == 2
+    assert list(json.loads(result)['memory']['c_attn']) == ['small', 'large']
 
 
 def test_c_attn_is_the_plain_ways(tiny):

@@ -352,6 +352,31 @@ def test_batches_resume_anywhere_and_are_shared_among_processes():
             assert sorted(sum(parts, [])) == sorted(batch) and [len(p) for p in parts] == [2, 2]
 
 
+def test_texts_of_like_length_come_together():
+    def length(epoch, i):
+        return (i * 7 + epoch * 5) % 40
+    knobs = dict(seed=3, length=length)
+    batches = take(2 * 175, 700, 4, **knobs)
+    spread = [max(length(*key) for key in batch) - min(length(*key) for key in batch) for batch in batches]
+    assert sum(spread) / len(spread) < 3                            # of 39; about 24 where they come as they are
+    for epoch in (0, 1):
+        assert sorted(sum(batches[epoch * 175:epoch * 175 + 175], [])) == [(epoch, i) for i in range(700)]
+    firsts = [length(*batch[0]) for batch in batches[:20]]
+    assert firsts != sorted(firsts) and firsts != sorted(firsts, reverse=True)       # not from short to long
+    for first in (1, 174, 175, 200):
+        assert take(5, 700, 4, **knobs, first=first) == batches[first:first + 5]
+    shares = [take(5, 700, 4, **knobs, first=170, rank=rank, world=2) for rank in (0, 1)]
+    assert [sorted(a + b) for a, b in zip(*shares)] == [sorted(batch) for batch in batches[170:175]]
+
+
+def test_length_is_of_the_text_that_is_drawn(vit, pictures):
+    rows = load(pictures)
+    dataset = Inputs(rows, [([1], [[9] * n + [2] for n in (1, 3, 7)]) for _ in rows], config(texts_per_input=2), preprocessing=vit.preprocessing, train=True)
+    lengths = {dataset.length(epoch, i) for epoch in range(8) for i in range(4)}
+    assert lengths == {5, 9}                                        # the longer of two of 3, 5 and 9 tokens
+    assert all(dataset.length(e, i) == max(len(p) + len(t) for p, t in dataset[e, i]['texts']) for e in range(3) for i in range(4))
+
+
 @pytest.fixture(scope='module')
 def vit(encoder):
     return Encoder(str(encoder))

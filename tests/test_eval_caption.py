@@ -148,6 +148,14 @@ def test_page_shows_so_many_rows(pictures):
     assert captions_page(r).count('<article') == 2 and '4 captions' in captions_page(r)
 
 
+def test_page_says_which_file_is_unreadable(pictures, tmp_path):
+    r = result(pictures, True)
+    (tmp_path / 'torn.png').write_bytes(b'no picture')
+    r['rows'][0]['image'] = str(tmp_path / 'torn.png')          # a blind model has captioned it without reading it
+    html = captions_page(r)
+    assert 'torn.png: not a readable picture' in html and html.count('<article') == len(r['rows'])
+
+
 def test_blind_score_of_zero_has_no_ratio(pictures):
     r = result(pictures)
     r['blind_scores']['CIDEr'] = 0.0

@@ -9,12 +9,13 @@ from dataclasses import asdict
 
 import pytest
 import torch
+from torch._dynamo.testing import CompileCounter
 from transformers import AutoModelForCausalLM, GPT2Config, LlamaConfig, MistralConfig, OPTConfig, Qwen2Config, Qwen3Config
 
 from adapters import Adapter, AdapterConfig
 from configurator import run_config_file
 from conftest import ROOT
-from model import LLM_FAMILIES, PALM
+from model import LLM_FAMILIES, PALM, checkpoint_activations
 from naive import naive_generate, naive_logits, naive_loss
 
 torch.set_num_threads(1)                # on tensors this small, a second thread only waits
@@ -175,6 +176,56 @@ def test_prompts_of_different_length_generate_as_alone(llm, mechanism, num_beams
     assert len(set(map(tuple, batch.tolist()))) > 2
     assert batch.tolist() != palm.generate(ids, mask, features=features.flip(0), **knobs).tolist()
     assert batch.tolist() == torch.stack(alone).tolist()
+
+
+# ---- what is kept for the backward pass -----------------------------------------------------------------------------
+
+@pytest.mark.parametrize('G', [1, 3])                               # one text: a few tokens go in its own pass
+@every_mechanism
+@both_kinds
+def test_activations_computed_again_give_the_same_gradients(llm, mechanism, G):
+    features, ids, labels, _ = inputs(G=G)
+    gradients = []
+    for again in (False, True):
+        palm, runs = make(llm, mechanism), []
+        for layer in palm.decoder.layers:
+            (getattr(layer, 'mlp', None) or layer.fc1).register_forward_pre_hook(lambda *args: runs.append(1))
+            if again:
+                checkpoint_activations(layer)
+        loss = palm(ids, labels, features=features)
+        before = len(runs)
+        loss.backward()
+        assert len(runs) == before if not again else len(runs) > before
+        gradients.append({name: p.grad for name, p in palm.trained().items() if p.grad is not None})
+    kept, again = gradients
+    assert set(kept) == set(again) and any(name.startswith('adapter.') for name in kept)
+    for name, gradient in kept.items():
+        assert (again[name] - gradient).abs().max() <= 1e-5 * max(g.abs().max() for g in kept.values()), name
+
+
+@pytest.mark.parametrize('mechanism', ['qp_inner', 'epalm'])
+def test_no_gradient_below_the_first_target(mechanism):
+    palm, needs = make('llama', mechanism, n_prompt=0, prompt_mlp=False), []
+    for layer in palm.decoder.layers:
+        layer.register_forward_hook(lambda layer, args, x: needs.append(x.requires_grad))
+    features, ids, labels, _ = inputs()
+    palm(ids, labels, features=features)
+    assert needs == [False] * 2 + [True] * 4                        # targets 2 to 4 are fresh at each: no pass of their own
+
+
+def test_compiled_is_the_same_and_texts_of_any_length_share_its_graphs():
+    torch._dynamo.reset()
+    counter, palm, compiled_palm = CompileCounter(), make(mechanism='strided'), make(mechanism='strided')
+    compiled, graphs = torch.compile(compiled_palm, backend=counter), []
+    for T in (9, 12, 17, 9):
+        features, ids, labels, _ = inputs(T=T)
+        losses = [of(ids, labels, features=features) for of in (palm, compiled)]
+        assert_close(losses[1].detach(), losses[0].detach(), 1e-6)
+        gradients = [torch.autograd.grad(loss, list(p.trained().values())) for loss, p in zip(losses, (palm, compiled_palm))]
+        largest = max(g.abs().max() for g in gradients[0])
+        assert all((a - b).abs().max() <= 1e-5 * largest for a, b in zip(*gradients))
+        graphs.append(counter.frame_count)
+    assert 0 < graphs[0] < graphs[1] == graphs[2] == graphs[3] <= 4     # two; two more once lengths are known to vary
 
 
 # ---- what attention may and may not see -----------------------------------------------------------------------------

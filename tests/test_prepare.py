@@ -85,7 +85,8 @@ def test_spoken_stamps(tmp_path, known):
     known('tuxpaint-stamps-default', make_deb(tmp_path / 'tuxpaint-stamps-default_1_all.deb'))
     prepare.make(tmp_path / 'spoken', prepare.spoken_stamps, tmp_path)
     rows = {p: [json.loads(line) for line in (tmp_path / f'spoken/{p}.jsonl').read_text().splitlines()] for p in ('train', 'val', 'test')}
-    assert sorted((r['audio'], *r['caption']) for r in sum(rows.values(), [])) == [(f'sounds/animals/frog_desc_{x}.ogg', 'A frog.') for x in ('fr', 'ro')]
+    assert sorted((r['audio'], *r['caption']) for r in sum(rows.values(), [])) == [
+        (f'sounds/animals/frog_desc_{x}.ogg', f'In {language}: A frog.') for x, language in (('fr', 'French'), ('ro', 'Romanian'))]
     assert (tmp_path / 'spoken/sounds/animals/frog_desc_fr.ogg').read_bytes() == b'grenouille'
     assert {part for part, r in rows.items() if r} == {prepare.split(f'A frog._desc_{x}.ogg') for x in ('fr', 'ro')}
 

@@ -27,10 +27,14 @@ def make(llm, encoder):
     return make
 
 
+def maps_of(model, tokenizer, config, row):
+    return prefix_attention_of(model, tokenizer, config, row, load(row['image'], model.encoder.preprocessing), TEXT)
+
+
 def test_maps_are_the_attention_of_the_stock_llm(make, llm, pictures):
     model, tokenizer, config = make(connector='linear', n_prompt=2, prefix_start='<s>')
     row = dict(image=str(pictures / 'images/0.png'))
-    words = prefix_attention_of(model, tokenizer, config, row, TEXT)
+    words = maps_of(model, tokenizer, config, row)
     assert [word for word, _ in words] == ['A', 'red', 'circle.']
 
     stock, embed = AutoModelForCausalLM.from_pretrained(llm, attn_implementation='eager'), model.llm.get_input_embeddings()
@@ -53,14 +57,14 @@ def test_maps_are_the_attention_of_the_stock_llm(make, llm, pictures):
 
 @pytest.mark.parametrize('connector, grid', [('linear', (4, 4)), ('r_rand', (4, 4)), ('r_linear', (2, 2)), ('r_avgpool_tokens', (2, 2))])
 def test_grids(make, pictures, connector, grid):
-    words = prefix_attention_of(*make(connector=connector), dict(image=str(pictures / 'images/1.png')), TEXT)
+    words = maps_of(*make(connector=connector), dict(image=str(pictures / 'images/1.png')))
     assert all(heat.shape == grid for _, heat in words)
 
 
 @pytest.mark.parametrize('knobs', [dict(connector='qpmapper'), dict(connector='r_qpmapper'), dict(connector='linear', source_tokens='cls')])
 def test_queries_are_no_patches(make, pictures, knobs):
     with pytest.raises(ValueError, match='no patches'):
-        prefix_attention_of(*make(**knobs), dict(image=str(pictures / 'images/1.png')), TEXT)
+        maps_of(*make(**knobs), dict(image=str(pictures / 'images/1.png')))
 
 
 def test_picture(make, pictures, tmp_path):

@@ -238,19 +238,21 @@ def test_ctrl_c(knobs, tmp_path):
 
 # ---- several processes ----------------------------------------------------------------------------------------------
 
-def test_two_processes_are_one(run, knobs, tmp_path):
-    """The same global batches, texts of different length, a cache that one process writes."""
-    knobs |= dict(mapper_dropout=0.0, accumulate=2, texts_per_input=2, cache_features=True, max_iters=6, eval_rows=3)
-    one, two = tmp_path / 'one', tmp_path / 'two'
-    run('train.py', *flags(**knobs | dict(out_dir=one)))
-    torchrun = [sys.executable, '-m', 'torch.distributed.run', '--standalone', '--nproc_per_node=2']
-    done = subprocess.run([*torchrun, 'train.py', *flags(**knobs | dict(out_dir=two, cache_dir=tmp_path / 'cache2'))], cwd=ROOT, capture_output=True, text=True)
+@pytest.mark.parametrize('n, more', [(2, dict()), (4, dict(shard_llm=True, checkpoint_layers=True, n_targets=2, target_stride=2, last_target=-1,
+                                                           keep_to_end=False, llm_norm_tuning=True))], ids=['2', '4, sharded'])
+def test_processes_are_one(run, knobs, tmp_path, n, more):
+    """The same global batches, texts of different length, a cache that one process writes. And the LLM's weights shared among them."""
+    knobs |= dict(mapper_dropout=0.0, accumulate=2, texts_per_input=2, cache_features=True, max_iters=6, eval_rows=max(3, n)) | more
+    one, several = tmp_path / 'one', tmp_path / 'several'
+    run('train.py', *flags(**knobs | dict(out_dir=one, shard_llm=False, checkpoint_layers=False)))
+    torchrun = [sys.executable, '-m', 'torch.distributed.run', '--standalone', f'--nproc_per_node={n}']
+    done = subprocess.run([*torchrun, 'train.py', *flags(**knobs | dict(out_dir=several, cache_dir=tmp_path / 'cache2'))], cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 0, done.stdout + done.stderr
-    assert done.stdout.count('learning_rate = ') == 1 and '2 x cpu' in done.stdout
+    assert done.stdout.count('learning_rate = ') == 1 and f'{n} x cpu' in done.stdout
     for key in ('loss', 'val_loss'):
-        a, b = metrics(one, key), metrics(two, key)
+        a, b = metrics(one, key), metrics(several, key)
         assert [i for i, _ in a] == [i for i, _ in b] and all(abs(x - y) <= 1e-5 * x for (_, x), (_, y) in zip(a, b))
-    (a, _), (b, _) = checkpoint(one), checkpoint(two)
+    (a, _), (b, _) = checkpoint(one), checkpoint(several)
     assert set(a) == set(b)
     for name in a:
         assert (a[name] - b[name]).abs().max() <= 1e-5 * max(1, a[name].abs().max()), name
@@ -269,7 +271,7 @@ def test_two_processes_are_one(run, knobs, tmp_path):
     (dict(eval_interval=0), 'eval_interval'), (dict(eval_rows=0), 'eval_rows'), (dict(max_text_tokens=0), 'max_text_tokens'),
     (dict(instruction='{question}'), 'instruction'), (dict(source_layers=9), 'source_layers'), (dict(source_layers=0), 'source_layers'),
     (dict(cache_features=True, cache_views=0), 'cache_views'), (dict(cache_features=True, encoder_norm_tuning=True), 'cache_features'), (dict(init_from='nowhere'), 'nowhere'),
-    (dict(seed=-1), 'seed'), (dict(learning_rat=1), "did you mean 'learning_rate'?"), (dict(out_dir='/dev/null/out'), '/dev/null')], ids=str)
+    (dict(seed=-1), 'seed'), (dict(shard_llm=True), 'shard_llm'), (dict(learning_rat=1), "did you mean 'learning_rate'?"), (dict(out_dir='/dev/null/out'), '/dev/null')], ids=str)
 def test_mistakes_are_named(train, wrong, words):
     assert words in train(fails=True, **wrong)
 
