@@ -9,5 +9,5 @@ instruction = 'Caption:'
 n_prompt = 8
 learning_rate = 1e-2
 adam_eps = 1e-8
-max_iters = 50
-eval_interval = 25
+max_iters = 120
+eval_interval = 40
