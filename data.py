@@ -223,10 +223,10 @@ def batch_keys(n, batch_size, seed, first=0, rank=0, world=1, length=None):
     while True:
         epoch, b = divmod(first, per_epoch)
         generator = torch.Generator().manual_seed(seeded(seed, epoch) % 2**63)
-        order, batches = torch.randperm(n, generator=generator).tolist(), list(range(per_epoch))
+        order, batches = torch.randperm(n, generator=generator).tolist()[:per_epoch * batch_size], list(range(per_epoch))
         if length:
             step = GROUPED * batch_size
-            order = [i for at in range(0, n, step) for i in sorted(order[at:at + step], key=lambda i: length(epoch, i))]
+            order = [i for at in range(0, len(order), step) for i in sorted(order[at:at + step], key=lambda i: length(epoch, i))]
             batches = torch.randperm(per_epoch, generator=generator).tolist()
         for b in batches[b:]:
             yield [(epoch, i) for i in order[b * batch_size:(b + 1) * batch_size][rank::world]]

@@ -239,7 +239,7 @@ def test_ctrl_c(knobs, tmp_path):
 # ---- several processes ----------------------------------------------------------------------------------------------
 
 @pytest.mark.parametrize('n, more', [(2, dict()), (4, dict(shard_llm=True, checkpoint_layers=True, n_targets=2, target_stride=2, last_target=-1,
-                                                           keep_to_end=False, llm_norm_tuning=True))], ids=['2', '4, sharded'])
+                                                           keep_to_end=False, llm_norm_tuning=True, group_lengths=True))], ids=['2', '4, sharded'])
 def test_processes_are_one(run, knobs, tmp_path, n, more):
     """The same global batches, texts of different length, a cache that one process writes. And the LLM's weights shared among them."""
     knobs |= dict(mapper_dropout=0.0, accumulate=2, texts_per_input=2, cache_features=True, max_iters=6, eval_rows=max(3, n)) | more
