@@ -261,7 +261,8 @@ def block_ends(layer, block):
 
 
 def checkpoint_activations(layer):
-    """The backward pass computes the activations of this decoder layer again, so that none are kept: less memory, a third more time."""
+    """The backward pass computes the activations of this decoder layer again, so that none are kept. With frozen weights
+    a step then costs 6 FLOPs per weight and token in place of 4."""
     forward, attention = layer.forward, layer.self_attn
 
     def run(prefix, *args, **kwargs):

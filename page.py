@@ -79,7 +79,7 @@ def spread(rows, most):
 
 
 def score_table(rows, scores, blind, names):
-    """A line of these scores for the model and, if there is one, the blind one."""
+    """Html: a line of the named scores for the model and, if there is one, for the blind one."""
     sides = [('see', f'with the {WHAT[medium_of(rows[0])]}', scores), ('blind', 'blind: the same LLM without it', blind)]
     return '<tr><th>' + ''.join(f'<th>{escape(name)}' for name in names) + ''.join(
         f'<tr class="{kind}"><td>{who}' + ''.join(f'<td>{side[name]:.1f}' for name in names) for kind, who, side in sides if side)

@@ -43,7 +43,8 @@ def generate_rows(model, tokenizer, config, rows, batch_size, progress=True, **g
         texts = generate_rows(model, tokenizer, config, distinct, batch_size, progress, **generation)
         return [dict(zip(questions, texts))[asked(row)] for row in rows]                # blind: the same answer to the same question
     prompts = [encode_prompt(tokenizer, config, *asked(row)) for row in rows]
-    inputs = sorted(by_file(rows, MAX_TEXTS), key=lambda group: (len(group), max(len(prompts[i]) for i in group)))     # they share a prefix
+    # the questions of a picture share its prefix; those of like length need little padding
+    inputs = sorted(by_file(rows, MAX_TEXTS), key=lambda group: (len(group), max(len(prompts[i]) for i in group)))
     device, texts, bad = next(model.adapter.parameters()).device, [None] * len(rows), []
     with torch.autocast(device.type, dtype=model.llm.dtype, enabled=model.llm.dtype != torch.float32):
         for b in tqdm(range(0, len(inputs), batch_size), desc='generating', unit='batch', disable=not progress or not sys.stderr.isatty()):

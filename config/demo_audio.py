@@ -1,7 +1,7 @@
 # The demo of sound: eP-ALM on descriptions of the stamps spoken in Catalan, French, Romanian and Spanish, to say which language it is
 # and what in English; SmolLM2-135M and the encoder of Whisper-tiny.en both frozen.
 #   python prepare.py demo-audio && python train.py config/demo_audio.py
-# 2 CPU cores, no GPU: about 5 minutes. What to expect is in README.md.
+# 2 CPU cores, no GPU: about 9 minutes. What to expect is in README.md.
 dataset = 'data/spoken_stamps'
 out_dir = 'out/demo_audio'
 init_from = 'auto'                  # started again, it continues where it was stopped
