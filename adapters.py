@@ -135,9 +135,11 @@ class QPMapper(nn.Module):
     def forward(self, x, query_row=0):
         if self.queries is not None:
             x = torch.cat([x, self.queries[query_row].expand(x.shape[0], -1, -1)], dim=1)   # (B, N+n, d)
-        for block in self.blocks:
+        for block in self.blocks[:-1]:
             x = block(x)
-        return x[:, :self.n] if self.queries is None else x[:, -self.n:]
+        q, last = x[:, :self.n] if self.queries is None else x[:, -self.n:], self.blocks[-1]        # of the last block, only theirs is read
+        q = last.norm1(q + last.dropout1(last.self_attn(q, x, x, need_weights=False)[0]))
+        return last.norm2(q + last.dropout2(last.linear2(last.dropout(last.activation(last.linear1(q))))))
 
 
 class QFormer(QPMapper):

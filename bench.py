@@ -9,7 +9,8 @@ What a train step and a generation cost, ours beside the plain way (tests/naive.
 
 The weights and the encoder's hidden states are random. Before anything is timed, both ways must give the same loss. A step of the plain
 way that takes more than `slow` seconds is timed once. It generates for as many inputs as fill the device (`naive_rows`), and its time
-is scaled to all of them. `of limit`: the FLOPs that a step must do, over what one matmul of the same rows reaches, over the time it took.
+is scaled to all of them. `of limit`: the FLOPs of a step's matmuls and attention, adapter included, over what one matmul of the text's rows reaches,
+over the time it took. MFU counts the LLM alone, 4 FLOPs per weight and token.
 """
 import json
 import statistics
@@ -24,6 +25,7 @@ import wheels  # noqa: F401, E402  (first: mends torchvision on CPU-only torch)
 import torch  # noqa: E402
 import torch.nn as nn  # noqa: E402
 from torch._subclasses.fake_tensor import FakeTensorMode  # noqa: E402
+from torch.utils.flop_counter import FlopCounterMode  # noqa: E402
 from transformers import AutoModelForCausalLM, LlamaConfig, OPTConfig  # noqa: E402
 
 from adapters import Adapter, AdapterConfig  # noqa: E402
@@ -31,8 +33,11 @@ from compare import MECHANISMS  # noqa: E402
 from configurator import configure, run_config_file  # noqa: E402
 from encoders import Encoder  # noqa: E402
 from metrics import PeakBytes, alternate, find_peak_flops, time_shares, training_flops  # noqa: E402
-from model import PALM, block_ends, checkpoint_activations, pick_device_and_dtype  # noqa: E402
+from model import PALM, block_ends, pick_device_and_dtype  # noqa: E402
 from naive import naive_generate, naive_loss  # noqa: E402
+from scale import checkpoint_activations  # noqa: E402
+
+naive_generate, naive_loss = (torch.compiler.set_stance('force_eager')(f) for f in (naive_generate, naive_loss))
 
 # ---- knobs ----------------------------------------------------------------------------------------------------------
 preset = 'cpu'                      # 'cpu', '7b' or 'tiny': gives every shape below that is 0
@@ -40,6 +45,7 @@ mechanisms = MECHANISMS             # names of config files, with commas
 parts = 'train,generate,texts,vqa'  # what to measure; 'texts' is 5 captions per input, 'vqa' questions of different lengths in one batch
 profile = False                     # instead: where the time of our train step goes, in percent
 memory = False                      # instead: the GB of our train step for each of LLM_SIZES, worked out without running it
+compile = False                     # ours by torch.compile
 encoder = ''                        # a name in encoders.py or of timm, with random weights: it runs in every train step; '' = random features
 layers = 0                          # of the LLM
 width = 0
@@ -116,6 +122,8 @@ def make(name, device):
     for trained, p in model.trained().items():
         if trained.endswith('.gate'):
             nn.init.constant_(p, 0.5)                           # an open one: at 0 c-attn reads nothing
+    for layer in model.decoder.layers if compile else ():
+        layer.compile()
     return model
 
 
@@ -150,6 +158,11 @@ def check(model, device):
 
 # ---- measuring ------------------------------------------------------------------------------------------------------
 
+def ratio(t, way, other):
+    """How many times as long `way` takes as `other`: the median over the repeats, for a machine that slows down slows both."""
+    return statistics.median(a / b for a, b in zip(t[way]['all'], t[other]['all']))
+
+
 def make_step(model, device):
     """A function that makes one step of training, as train.py does, given the function that computes the loss."""
     optimizer = torch.optim.AdamW(model.train().trained().values(), lr=1e-5, fused=True)
@@ -171,15 +184,18 @@ def bench_training(model, device, peak_flops):
     def our_step():
         step(ours)
         flops.append(training_flops(model, batch_size, text_tokens, batch_size * (text_tokens - 1)))     # R-Rand: another number every step
-    our_step()                                                  # warm: the first step also makes the optimizer's state
+    with FlopCounterMode(display=False) as counter:             # warm: the first step also makes the optimizer's state
+        our_step()
+    rest = counter.get_total_flops() - flops[0]                 # of attention and the adapter
     rows = batch_size * (text_tokens + model.adapter.cfg.n_prompt) + max((n for n, flows in model.prefix_tokens if flows), default=0)
     weight = block_ends(model.decoder.layers[0], 'mlp')[0].weight
     x = torch.randn(rows, width, device=device, dtype=weight.dtype)
     times = 1 + int(flops[0] / 10 / (2 * rows * weight.numel()))                                        # a tenth of a step
     t = alternate(device, repeats, slow, ours=our_step, naive=lambda: step(plain), matmul=lambda: [torch.matmul(x, weight.T) for _ in range(times)])
-    seconds, needed, possible = t['ours']['seconds'], statistics.median(flops[1:]), 2 * rows * weight.numel() * times / t.pop('matmul')['seconds']
-    return dict(t, ratio=t['naive']['seconds'] / seconds, samples_per_s=batch_size / seconds, tokens_per_s=batch_size * text_tokens / seconds,
-                mfu=needed / seconds / peak_flops, of_limit=needed / seconds / possible, matmul_flops=possible, flops=needed)
+    seconds, of_llm, matmul_flops = t['ours']['seconds'], statistics.median(flops[1:]), 2 * rows * weight.numel() * times
+    return dict(t, ratio=ratio(t, 'naive', 'ours'), samples_per_s=batch_size / seconds, tokens_per_s=batch_size * text_tokens / seconds,
+                mfu=of_llm / seconds / peak_flops, of_limit=(of_llm + rest) / matmul_flops * ratio(t, 'matmul', 'ours'), flops=of_llm + rest,
+                matmul_flops=matmul_flops / t.pop('matmul')['seconds'])
 
 
 def bench_texts(model, device):
@@ -187,7 +203,7 @@ def bench_texts(model, device):
     step = make_step(model, device)
     (many, _), (one, _) = losses(model, device, TEXTS), losses(model, device)
     t = alternate(device, repeats, slow, ours=lambda: step(many), one=lambda: step(one))
-    return dict(t, ratio=t['one']['seconds'] / (t['ours']['seconds'] / TEXTS))
+    return dict(t, ratio=TEXTS * ratio(t, 'one', 'ours'))
 
 
 def bench_generation(model, device, lengths, tokens):
@@ -203,14 +219,14 @@ def bench_generation(model, device, lengths, tokens):
 
     def ours():
         with autocast(device):
-            said['ours'] = model.generate(ids, None if mask.all() else mask, features=features, num_beams=num_beams, max_new_tokens=tokens)
+            said['ours'] = model.generate(ids, None if mask.all() else mask, features=features, num_beams=num_beams, max_new_tokens=tokens, compile=compile)
 
     def plain():
         with autocast(device):
             said['naive'] = torch.cat([naive_generate(model, features[g], ids[g, T - lengths[g[0]]:], tokens, num_beams) for g in groups])
     t = alternate(device, repeats, slow, ours=ours, naive=plain)
     t['naive']['seconds'] *= batch_size / len(asked)
-    return dict(t, ratio=t['naive']['seconds'] / t['ours']['seconds'], naive_inputs=len(asked),
+    return dict(t, ratio=batch_size / len(asked) * ratio(t, 'naive', 'ours'), naive_inputs=len(asked),
                 same=(said['ours'][asked] == said['naive']).all(1).float().mean().item())       # texts that are the same, token by token
 
 

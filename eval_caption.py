@@ -28,6 +28,7 @@ num_beams = 3
 max_new_tokens = 50
 batch_size = 16
 device = 'auto'
+compile = False                     # torch.compile: a minute or more before the first batch
 # ---------------------------------------------------------------------------------------------------------------------
 
 
@@ -57,7 +58,7 @@ def main(config):
             rows = inputs(load_rows(knobs, split), max_rows)
             if java:                        # a rehearsal: what it lacks is said before captions are generated, perhaps for hours
                 report(score_captions([rows[0]['caption']], rows[0]['caption'][:1], java)[2])
-        said[side] = generate_rows(model, tokenizer, knobs, rows, batch_size, num_beams=num_beams, max_new_tokens=max_new_tokens)
+        said[side] = generate_rows(model, tokenizer, knobs, rows, batch_size, num_beams=num_beams, max_new_tokens=max_new_tokens, compile=compile)
         if not side:
             rows, said[side] = readable(rows, said[side])
             references = [r['caption'] for r in rows]

@@ -26,6 +26,7 @@ num_beams = 3
 max_new_tokens = 10
 batch_size = 16                     # pictures; up to 8 questions of each
 device = 'auto'
+compile = False                     # torch.compile: a minute or more before the first batch
 # ---------------------------------------------------------------------------------------------------------------------
 
 
@@ -41,7 +42,7 @@ def main(config):
                 sys.exit(f'split {split!r} has captions without a question: eval_caption.py scores those')
             rows = [rows[i * len(rows) // max_rows] for i in range(max_rows)] if 0 < max_rows < len(rows) else rows
             result |= dict(trained_with=trained_with)
-        answers = generate_rows(model, tokenizer, knobs, rows, batch_size, num_beams=num_beams, max_new_tokens=max_new_tokens)
+        answers = generate_rows(model, tokenizer, knobs, rows, batch_size, num_beams=num_beams, max_new_tokens=max_new_tokens, compile=compile)
         if not side:
             rows, answers = readable(rows, answers)
             result['rows'] = [dict(row) for row in rows]

@@ -86,7 +86,7 @@ def alternate(device, repeats, slow, **ways):
             forget_peak_memory(device)
             times[way].append(seconds_of(device, f))
             gb[way] = max(gb[way], peak_memory(device))
-    return {way: dict(seconds=statistics.median(s), all=[round(x, 4) for x in s], gb=gb[way]) for way, s in times.items()}
+    return {way: dict(seconds=statistics.median(s), all=[round(x, 6) for x in s], gb=gb[way]) for way, s in times.items()}
 
 
 class PeakBytes(TorchDispatchMode):

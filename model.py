@@ -23,18 +23,17 @@ import timm
 import transformers
 from safetensors import safe_open
 from safetensors.torch import save_file
-from torch.distributed.device_mesh import init_device_mesh
-from torch.distributed.fsdp import fully_shard
-from torch.utils.checkpoint import checkpoint
-from transformers import AttentionInterface, AutoConfig, AutoModelForCausalLM, AutoTokenizer, DynamicCache
+from transformers import AttentionInterface, AutoConfig, AutoModelForCausalLM, AutoTokenizer, DynamicCache, StaticCache
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import AttentionMaskInterface, sdpa_mask
 from transformers.models.llama.modeling_llama import apply_rotary_pos_emb
 
 from adapters import Adapter, AdapterConfig, tune_biases, tune_norms
 from encoders import Encoder
+from scale import shard_over_processes
 
 LLM_FAMILIES = ('llama', 'mistral', 'qwen2', 'qwen3', 'opt')    # the layouts of layer that `keys_values` knows
+CACHE_STEP = 64                                                 # tokens
 
 
 # ---- attention over [prefix | text] ---------------------------------------------------------------------------------
@@ -46,6 +45,8 @@ def prefix_attention(module, query, key, value, attention_mask, dropout=0.0, sca
     beams of an input without a copy: the scores of the two parts are made apart and normalised together.
     """
     prefix = getattr(module, 'prefix', None)
+    if getattr(module, 'kept', None) is not None:               # `PALM.prefix` asks for them
+        module.kept[:] = key, value
     if prefix is None:
         return sdpa_attention_forward(module, query, key, value, attention_mask, dropout=dropout, scaling=scaling, **kwargs)
     prefix_key, prefix_value = (t.to(query.dtype) for t in prefix)
@@ -101,7 +102,7 @@ class PALM(nn.Module):
         self.unplaced_prompt = llm.config.model_type == 'opt' and not cfg.prompt_positions
         if llm.config.model_type == 'opt':
             self.decoder.embed_positions.register_forward_hook(no_embedding_below_zero, with_kwargs=True)
-        self.prefix_tokens = []
+        self.prefix_tokens, self.compiled = [], False
         self.register_buffer('prefix_start', torch.tensor(prefix_start, dtype=torch.long), persistent=False)
         self.train(False)
 
@@ -146,10 +147,10 @@ class PALM(nn.Module):
             self.prefix_tokens.append((z.shape[0] * z.shape[1], flows_on))
             if flows_on:
                 mask = torch.ones(1, 1, z.shape[1], z.shape[1], dtype=torch.bool, device=z.device) if cfg.noncausal_prefix else None
-                cache = DynamicCache()
-                z = layer(z, attention_mask=mask, position_embeddings=rotary, past_key_values=cache, use_cache=True)
-                prefix.append((cache.layers[i].keys, cache.layers[i].values))
-                cache.layers.clear()                            # found empty again where a checkpointed layer is run a second time
+                layer.self_attn.kept = kept = []
+                z = layer(z, attention_mask=mask, position_embeddings=rotary)
+                layer.self_attn.kept = None
+                prefix.append(tuple(kept))
             else:
                 prefix.append(keys_values(layer, z, rotary))
                 z = None
@@ -223,12 +224,23 @@ class PALM(nn.Module):
         return self.llm.get_output_embeddings()(self.hidden(input_ids, attention_mask, pixels, features))
 
     @torch.no_grad()
-    def generate(self, input_ids, attention_mask=None, pixels=None, features=None, **generation):
-        """transformers' own `generate`; prompts (B*G, T) left padded. Returns the new ids alone (B*G, <= max_new_tokens)."""
-        self.set_prefix(self.tokens(self.encode(pixels, features)))
-        x, mask, position_ids = self.embed(input_ids, attention_mask)
-        ids = self.llm.generate(inputs_embeds=x, attention_mask=torch.ones_like(position_ids) if mask is None else mask,
-                                position_ids=position_ids, **dict(do_sample=False, **generation))
+    def generate(self, input_ids, attention_mask=None, pixels=None, features=None, num_beams=1, max_new_tokens=20, compile=False, **generation):
+        """transformers' own `generate`; prompts (B*G, T) left padded. Returns the new ids alone (B*G, <= max_new_tokens). compile: every new token
+        by torch.compile, with a cache of fixed length, in steps of CACHE_STEP, so that the graph of one batch serves the next."""
+        if compile and not self.compiled:
+            self.llm.forward, self.compiled = torch.compile(self.llm.forward), True
+        with torch.compiler.set_stance('force_eager'):          # only what is done for every token is compiled
+            self.set_prefix(self.tokens(self.encode(pixels, features)))
+            x, mask, position_ids = self.embed(input_ids, attention_mask)
+            mask = torch.ones_like(position_ids) if mask is None else mask
+            steps = -(-(x.shape[1] + max_new_tokens) // CACHE_STEP)
+            cache = StaticCache(self.llm.config, max_cache_len=steps * CACHE_STEP) if compile else DynamicCache(config=self.llm.config)
+            if x.shape[1] > 1:                                  # all but the last token, once for the beams of a text: `generate` would for each
+                self.decoder(inputs_embeds=x[:, :-1], attention_mask=mask[:, :-1], position_ids=position_ids[:, :-1], past_key_values=cache, use_cache=True)
+                copies = max(num_beams, generation.get('num_return_sequences', 1))
+                cache.reorder_cache(torch.arange(len(x), device=x.device).repeat_interleave(copies))
+        ids = self.llm.generate(inputs_embeds=x, attention_mask=mask, position_ids=position_ids, past_key_values=cache, num_beams=num_beams,
+                                max_new_tokens=max_new_tokens, **dict(do_sample=False, **generation))
         self.set_prefix({})
         return ids
 
@@ -258,17 +270,6 @@ def block_ends(layer, block):
     if block == 'attention':
         return layer.self_attn.q_proj, getattr(layer.self_attn, 'o_proj', None) or layer.self_attn.out_proj
     return (layer.mlp.gate_proj, layer.mlp.down_proj) if hasattr(layer, 'mlp') else (layer.fc1, layer.fc2)
-
-
-def checkpoint_activations(layer):
-    """The backward pass computes the activations of this decoder layer again, so that none are kept. With frozen weights
-    a step then costs 6 FLOPs per weight and token in place of 4."""
-    forward, attention = layer.forward, layer.self_attn
-
-    def run(prefix, *args, **kwargs):
-        attention.prefix = prefix                               # the second time, that of another pass may stand there
-        return forward(*args, **kwargs)
-    layer.forward = lambda *args, **kwargs: checkpoint(run, getattr(attention, 'prefix', None), *args, use_reentrant=False, preserve_rng_state=False, **kwargs)
 
 
 def no_embedding_below_zero(module, args, kwargs, embedding):
@@ -330,15 +331,6 @@ def build(config, device, dtype, shard=False):
     if shard:
         shard_over_processes(llm, device)
     return model.to(device), tokenizer
-
-
-def shard_over_processes(llm, device):
-    """FSDP2 of what is frozen and large: each process keeps its share of every linear layer, and has the whole of one only while it is used.
-    Layer by layer would do for the text; but of a layer that only makes keys and values for a prefix, two of the seven are needed."""
-    mesh = init_device_mesh(device.split(':')[0], (torch.distributed.get_world_size(),))
-    trained = {p for p in llm.parameters() if p.requires_grad}
-    for linear in [m for m in llm.get_decoder().layers.modules() if isinstance(m, nn.Linear)]:
-        fully_shard(linear, mesh=mesh, ignored_params=trained)
 
 
 def write_atomically(path, write):

@@ -27,9 +27,10 @@ from adapters import AdapterConfig
 from configurator import configure
 from data import Inputs, batch_keys, collate, feature_cache, report_bad, seeded, tokenize_rows
 from metrics import draw_losses, find_peak_flops, make_logger, peak_memory, training_flops
-from model import build, checkpoint_activations, load_checkpoint, pick_device_and_dtype, save_adapter, write_atomically
+from model import build, load_checkpoint, pick_device_and_dtype, save_adapter, write_atomically
 from rows import BadData, load_rows, medium_of, row_targets
 from sample import generate_rows
+from scale import checkpoint_activations
 
 # ---- knobs: config files and --key=value override them; those of the adapter are in adapters.AdapterConfig ----------
 # models
@@ -77,7 +78,7 @@ out_dir = 'out/run'
 init_from = 'scratch'               # 'scratch'; 'resume' out_dir's run; 'auto' = resume if there is one; or another run's out_dir
 device = 'auto'                     # 'cpu', 'cuda', 'cuda:1', ...
 dtype = 'auto'                      # 'bfloat16' where the device multiplies in it, 'float16' (with a scaler), 'float32'
-compile = False                     # torch.compile
+compile = False                     # torch.compile of the LLM's layers
 shard_llm = False                   # FSDP: each process keeps a share of the frozen LLM, for one that is larger than a GPU
 checkpoint_layers = False           # less memory for more time: the backward pass computes each LLM layer's activations again
 # logging
@@ -142,8 +143,11 @@ def main(config):
         sys.exit(f'shard_llm=True: expected torchrun with 2 processes or more, and a validation row for each; found {world} and {len(rows["val"])}')
     torch.manual_seed(seed)
     model, tokenizer = build(config, device, dtype, shard=shard_llm)
-    for layer in model.decoder.layers if checkpoint_layers else ():
-        checkpoint_activations(layer)
+    for layer in model.decoder.layers:
+        if checkpoint_layers:
+            checkpoint_activations(layer)
+        if compile:                                         # all have the same graphs: much sooner done than the whole model, and as fast
+            layer.compile()
     if init_from not in ('scratch', 'resume', 'auto'):
         donor = load_checkpoint(init_from, 'best', 'cpu', 'float32')[0].trained()
         if {n: p.shape for n, p in donor.items()} != {n: p.shape for n, p in model.trained().items()}:
@@ -197,7 +201,6 @@ def main(config):
     if world > 1:
         DDP._set_params_and_buffers_to_ignore_for_model(model, [n for n, t in model.state_dict(keep_vars=True).items() if not t.requires_grad])
         ddp = DDP(model)                                    # no device_ids: it would move the labels to the GPU
-    forward = torch.compile(ddp) if compile else ddp
 
     def diverged(what, value):
         sys.exit(f'step {step}: the {what} is {value}. The last checkpoint in {out_dir} is from before; a lower learning_rate or grad_clip may help')
@@ -215,6 +218,7 @@ def main(config):
         total = sum_over_processes(total, world, device)
         return (total[0] / total[1]).item()
 
+    @torch.compiler.set_stance('force_eager')               # what runs once in a while is not worth compiling
     def evaluate():
         """Validation loss, samples, checkpoints, loss curve."""
         nonlocal best, window
@@ -267,7 +271,7 @@ def main(config):
             share = n_labels.to(device) / sum_over_processes(n_labels, world, device) * world       # of all labels: the loss is their mean
             last = micro == accumulate - 1
             with contextlib.nullcontext() if last or world == 1 else ddp.no_sync(), autocast():
-                loss = forward(**batch, label_smoothing=label_smoothing) * share
+                loss = ddp(**batch, label_smoothing=label_smoothing) * share
                 scaler.scale(loss).backward()
             window = window + loss.detach() / accumulate
             tokens += batch['labels'].numel()

@@ -165,7 +165,7 @@ def asked(pictures):
 
 
 TINY = dict(device='cpu', dtype='float32', adapter_dim=32, mapper_heads=4, n_queries=4, batch_size=8, texts_per_input=2, num_workers=0, n_samples=1,
-            log_interval=100, eval_interval=100, warmup=0.0, learning_rate=2e-2, max_iters=12, llm_bias_tuning=True)
+            log_interval=100, eval_interval=100, warmup=0.0, learning_rate=2e-2, max_iters=16, llm_bias_tuning=True)
 
 
 def test_every_known_family_is_tested():

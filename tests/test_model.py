@@ -4,6 +4,7 @@ The model against the plain way (tests/naive.py), and the promises of the design
 Tiny random LLMs of every family, tiny random features; no file, no network. Each check is made such that nothing trivial passes it:
 weights are large enough that a token, an image or a position that is wrong moves the logits a thousand times the tolerance.
 """
+import functools
 import hashlib
 from dataclasses import asdict
 
@@ -15,8 +16,9 @@ from transformers import AutoModelForCausalLM, GPT2Config, LlamaConfig, MistralC
 from adapters import Adapter, AdapterConfig
 from configurator import run_config_file
 from conftest import ROOT
-from model import LLM_FAMILIES, PALM, checkpoint_activations
+from model import LLM_FAMILIES, PALM
 from naive import naive_generate, naive_logits, naive_loss
+from scale import checkpoint_activations
 
 torch.set_num_threads(1)                # on tensors this small, a second thread only waits
 V, D_ENC, GRID, SOURCES, LAYERS = 90, 24, (4, 4), 3, 6
@@ -157,6 +159,8 @@ def test_generates_what_the_plain_way_does(llm, mechanism, G, num_beams):
     assert free.shape == (2 * G, 7) and len(set(map(tuple, free.tolist()))) > G
     assert free.tolist() != palm.generate(ids, features=features.flip(0), num_beams=num_beams, max_new_tokens=7).tolist()
     assert free.tolist() == naive_generate(palm, features, ids, 7, num_beams).tolist()
+    drawn = palm.generate(ids, features=features, do_sample=True, num_return_sequences=3, max_new_tokens=7)
+    assert drawn.shape == (6 * G, 7) and len(set(map(tuple, drawn.tolist()))) > 2 * G
     eos = free[0, 3].item()                                         # a token that the first text comes to
     ended = palm.generate(ids, features=features, num_beams=num_beams, max_new_tokens=7, eos_token_id=eos, pad_token_id=eos)
     assert ended.tolist() != free.tolist()
@@ -166,10 +170,11 @@ def test_generates_what_the_plain_way_does(llm, mechanism, G, num_beams):
 @greedy_or_beams
 @pytest.mark.parametrize('llm, cache', [('llama', 'dynamic'), ('mistral', 'static'), ('opt', 'dynamic'), ('opt', 'static')])
 @pytest.mark.parametrize('mechanism', ['limber_all', 'qp_inner', 'c_attn'])
-def test_prompts_of_different_length_generate_as_alone(llm, mechanism, num_beams, cache):
-    """A left-padded batch, two texts of each of two inputs: every row is what it is on its own."""
+def test_prompts_of_different_length_generate_as_alone(llm, mechanism, num_beams, cache, monkeypatch):
+    """A left-padded batch, two texts of each of two inputs: every row is what it is on its own. The static cache is that of compile=True."""
+    monkeypatch.setattr(torch, 'compile', lambda forward: forward)
     palm = make(llm, mechanism)
-    knobs = dict(num_beams=num_beams, max_new_tokens=6, **dict(cache_implementation='static') if cache == 'static' else {})
+    knobs = dict(num_beams=num_beams, max_new_tokens=6, compile=cache == 'static')
     features, ids, _, mask = inputs(G=2, T=7, padding='left')
     batch = palm.generate(ids, mask, features=features, **knobs)
     alone = [palm.generate(row[m.bool()][None], features=features[i // 2:][:1], **knobs)[0] for i, (row, m) in enumerate(zip(ids, mask))]
@@ -213,19 +218,37 @@ def test_no_gradient_below_the_first_target(mechanism):
     assert needs == [False] * 2 + [True] * 4                        # targets 2 to 4 are fresh at each: no pass of their own
 
 
-def test_compiled_is_the_same_and_texts_of_any_length_share_its_graphs():
+@pytest.mark.parametrize('mechanism', ['qp_l0', 'strided'])
+def test_compiled_layers_are_the_same_and_share_their_graphs(mechanism):
     torch._dynamo.reset()
-    counter, palm, compiled_palm = CompileCounter(), make(mechanism='strided'), make(mechanism='strided')
-    compiled, graphs = torch.compile(compiled_palm, backend=counter), []
+    counter, palm, compiled, graphs = CompileCounter(), make(mechanism=mechanism), make(mechanism=mechanism), []
+    for layer in compiled.decoder.layers:
+        layer.compile(backend=counter)
     for T in (9, 12, 17, 9):
         features, ids, labels, _ = inputs(T=T)
         losses = [of(ids, labels, features=features) for of in (palm, compiled)]
         assert_close(losses[1].detach(), losses[0].detach(), 1e-6)
-        gradients = [torch.autograd.grad(loss, list(p.trained().values())) for loss, p in zip(losses, (palm, compiled_palm))]
+        gradients = [torch.autograd.grad(loss, list(p.trained().values())) for loss, p in zip(losses, (palm, compiled))]
         largest = max(g.abs().max() for g in gradients[0])
         assert all((a - b).abs().max() <= 1e-5 * largest for a, b in zip(*gradients))
         graphs.append(counter.frame_count)
-    assert 0 < graphs[0] < graphs[1] == graphs[2] == graphs[3] <= 4     # two; two more once lengths are known to vary
+    assert 0 < graphs[0] < len(palm.decoder.layers)                 # the layers share them
+    assert graphs[1] == graphs[2] == graphs[3]                      # one more set once lengths are known to vary, then none
+
+
+@pytest.mark.parametrize('num_beams', [1, 3])
+@both_kinds
+def test_compiled_generation_is_the_same_and_batches_share_its_graphs(llm, num_beams, monkeypatch):
+    torch._dynamo.reset()
+    counter, palm, graphs = CompileCounter(), make(llm, 'strided'), []
+    monkeypatch.setattr(torch, 'compile', functools.partial(torch.compile, backend=counter))
+    for T in (6, 9, 1, 12, 30):
+        features, ids, _, mask = inputs(T=T, padding='left')
+        for m in (None, mask):
+            said = [palm.generate(ids, m, features=features, num_beams=num_beams, max_new_tokens=7, compile=c).tolist() for c in (False, True)]
+            assert said[0] == said[1]
+        graphs.append(counter.frame_count)
+    assert 0 < graphs[0] <= graphs[1] == graphs[2] == graphs[3] == graphs[4]
 
 
 # ---- what attention may and may not see -----------------------------------------------------------------------------
