@@ -146,7 +146,7 @@ def main(config):
     for layer in model.decoder.layers:
         if checkpoint_layers:
             checkpoint_activations(layer)
-        if compile:                                         # all have the same graphs: much sooner done than the whole model, and as fast
+        if compile:                                         # they share their graphs, which are much sooner compiled than the whole model's
             layer.compile()
     if init_from not in ('scratch', 'resume', 'auto'):
         donor = load_checkpoint(init_from, 'best', 'cpu', 'float32')[0].trained()
