@@ -224,7 +224,8 @@ class PALM(nn.Module):
         return self.llm.get_output_embeddings()(self.hidden(input_ids, attention_mask, pixels, features))
 
     @torch.no_grad()
-    def generate(self, input_ids, attention_mask=None, pixels=None, features=None, num_beams=1, max_new_tokens=20, compile=False, **generation):
+    def generate(self, input_ids, attention_mask=None, pixels=None, features=None, num_beams=1, max_new_tokens=20, do_sample=False, compile=False,
+                 **generation):
         """transformers' own `generate`; prompts (B*G, T) left padded. Returns the new ids alone (B*G, <= max_new_tokens). compile: every new token
         by torch.compile, with a cache of fixed length, in steps of CACHE_STEP, so that the graph of one batch serves the next."""
         if compile and not self.compiled:
@@ -240,7 +241,7 @@ class PALM(nn.Module):
                 copies = max(num_beams, generation.get('num_return_sequences', 1))
                 cache.reorder_cache(torch.arange(len(x), device=x.device).repeat_interleave(copies))
         ids = self.llm.generate(inputs_embeds=x, attention_mask=mask, position_ids=position_ids, past_key_values=cache, num_beams=num_beams,
-                                max_new_tokens=max_new_tokens, **dict(do_sample=False, **generation))
+                                max_new_tokens=max_new_tokens, do_sample=do_sample, **generation)
         self.set_prefix({})
         return ids
 
