@@ -282,7 +282,7 @@ class CrossAttention(nn.Module):
         if self.keys_values is None:
             return x
         k, v = self.keys_values
-        q = self.q(self.norm(x.to(self.norm.weight.dtype)))
+        q = self.q(self.norm(x))
         q = self.split(q.view(len(k), -1, q.shape[-1]))                                     # (B, H, G*T, C): no copy of k and v
         y = F.scaled_dot_product_attention(q, k.to(q.dtype), v.to(q.dtype)).transpose(1, 2).reshape(*x.shape[:2], -1)
         return x + (self.gate.tanh() * self.out(y)).to(x.dtype)
@@ -297,7 +297,9 @@ class Cls(nn.Module):
 
 
 def make_norm(cfg, d):
-    return {'rms': nn.RMSNorm, 'layer': nn.LayerNorm}[cfg.norm](d, eps=1e-4)
+    norm = {'rms': nn.RMSNorm, 'layer': nn.LayerNorm}[cfg.norm](d, eps=1e-4)
+    norm.register_forward_pre_hook(lambda norm, args: (args[0].to(norm.weight.dtype),))     # under autocast, what comes is in half precision
+    return norm
 
 
 class BiasTuning(nn.Module):
@@ -338,10 +340,10 @@ class Bottleneck(nn.Module):
 
 
 def tune_norms(model):
-    """Train the scale (and bias) of every norm of a frozen model."""
+    """Train the scale (and bias) of every norm of a frozen model, in full precision: small steps would be lost in half."""
     for module in model.modules():
         if 'Norm' in type(module).__name__:
-            module.requires_grad_(True)
+            module.float().requires_grad_(True)
 
 
 # ---- the adapter ----------------------------------------------------------------------------------------------------
@@ -388,9 +390,9 @@ class Adapter(nn.Module):
         if cfg.bottleneck != 'none':
             self.bottlenecks = nn.ModuleList(Bottleneck(cfg, d_llm) for _ in range(n_layers))
         if cfg.n_prompt:
-            self.prompt = nn.Parameter(torch.randn(cfg.n_prompt, d_embed or d_llm) * 0.02)
+            d = d_embed or d_llm
+            self.prompt = nn.Parameter(torch.randn(cfg.n_prompt, d) * 0.02)
             if cfg.prompt_mlp:
-                d = d_embed or d_llm
                 self.prompt_mlp = nn.Sequential(nn.Linear(d, d), nn.Tanh(), nn.Linear(d, d))
 
     def forward(self, sources):

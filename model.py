@@ -134,8 +134,7 @@ class PALM(nn.Module):
         where nothing reads them any more, keys and values are all that is computed.
         """
         cfg, decoder, dtype = self.adapter.cfg, self.decoder, self.llm.dtype
-        z, prefix = None, []
-        self.prefix_tokens = []                                 # of each layer that has any: (B * N, do they flow on), for the FLOP count
+        z, prefix, self.prefix_tokens = None, [], []            # prefix_tokens: of each layer (B * N, do they flow on), for the FLOP count
         for i, layer in enumerate(decoder.layers):
             z = given[i].to(dtype) if i in given else z         # (B, N, D)
             if z is None:
@@ -240,8 +239,9 @@ class PALM(nn.Module):
                 self.decoder(inputs_embeds=x[:, :-1], attention_mask=mask[:, :-1], position_ids=position_ids[:, :-1], past_key_values=cache, use_cache=True)
                 copies = max(num_beams, generation.get('num_return_sequences', 1))
                 cache.reorder_cache(torch.arange(len(x), device=x.device).repeat_interleave(copies))
-        ids = self.llm.generate(inputs_embeds=x, attention_mask=mask, position_ids=position_ids, past_key_values=cache, num_beams=num_beams,
-                                max_new_tokens=max_new_tokens, do_sample=do_sample, **generation)
+        with torch.compiler.set_stance('default' if compile else 'force_eager'):
+            ids = self.llm.generate(inputs_embeds=x, attention_mask=mask, position_ids=position_ids, past_key_values=cache, num_beams=num_beams,
+                                    max_new_tokens=max_new_tokens, do_sample=do_sample, **generation)
         self.set_prefix({})
         return ids
 
