@@ -47,18 +47,17 @@ def inputs(rows, n=0):
 
 def main(config):
     from model import write_atomically
-    from sample import generate_rows, readable, with_bad_rows, with_blind
+    from sample import generate_rows, readable, with_blind
     if java and not shutil.which('java'):
         sys.exit('java=True: there is no java on the PATH. Install one (Java 8 to 14; without SPICE any later one does), or leave java=False')
     tokenizers = {False: 'PTB-like, pure Python (scores.tokenize)', True: 'PTB, Java (Stanford CoreNLP 3.4.1)'}
     result, said = dict(tokenizer=tokenizers[java], knobs=config), {}
-    for side, model, tokenizer, trained_with in with_blind(out_dir, blind_dir, which, device):
-        knobs = with_bad_rows(trained_with, bad_rows)
+    for side, model, tokenizer, trained_with in with_blind(out_dir, blind_dir, which, device, bad_rows):
         if not side:
-            rows = inputs(load_rows(knobs, split), max_rows)
+            rows = inputs(load_rows(trained_with, split), max_rows)
             if java:                        # a rehearsal: what it lacks is said before captions are generated, perhaps for hours
                 report(score_captions([rows[0]['caption']], rows[0]['caption'][:1], java)[2])
-        said[side] = generate_rows(model, tokenizer, knobs, rows, batch_size, num_beams=num_beams, max_new_tokens=max_new_tokens, compile=compile)
+        said[side] = generate_rows(model, tokenizer, trained_with, rows, batch_size, num_beams=num_beams, max_new_tokens=max_new_tokens, compile=compile)
         if not side:
             rows, said[side] = readable(rows, said[side])
             references = [r['caption'] for r in rows]

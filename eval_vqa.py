@@ -32,17 +32,16 @@ compile = False                     # torch.compile: a minute or more before the
 
 def main(config):
     from model import write_atomically
-    from sample import generate_rows, readable, with_bad_rows, with_blind
+    from sample import generate_rows, readable, with_blind
     result = dict(knobs=config)
-    for side, model, tokenizer, trained_with in with_blind(out_dir, blind_dir, which, device):
-        knobs = with_bad_rows(trained_with, bad_rows)
+    for side, model, tokenizer, trained_with in with_blind(out_dir, blind_dir, which, device, bad_rows):
         if not side:
-            rows = load_rows(knobs, split)
+            rows = load_rows(trained_with, split)
             if any('question' not in row for row in rows):
                 sys.exit(f'split {split!r} has captions without a question: eval_caption.py scores those')
             rows = [rows[i * len(rows) // max_rows] for i in range(max_rows)] if 0 < max_rows < len(rows) else rows
             result |= dict(trained_with=trained_with)
-        answers = generate_rows(model, tokenizer, knobs, rows, batch_size, num_beams=num_beams, max_new_tokens=max_new_tokens, compile=compile)
+        answers = generate_rows(model, tokenizer, trained_with, rows, batch_size, num_beams=num_beams, max_new_tokens=max_new_tokens, compile=compile)
         if not side:
             rows, answers = readable(rows, answers)
             result['rows'] = [dict(row) for row in rows]

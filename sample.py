@@ -69,11 +69,11 @@ def generate_rows(model, tokenizer, config, rows, batch_size, progress=True, **g
     return texts
 
 
-def with_bad_rows(trained_with, bad_rows):
-    """The knobs that a model was trained with, but for what becomes of files that cannot be read; '' = as then."""
+def overriding(bad_rows):
+    """The knobs of training that are other ones now: what becomes of files that cannot be read; '' = as then."""
     if bad_rows not in ('', 'error', 'skip'):
         raise ValueError(f"bad_rows={bad_rows!r}: expected 'error', 'skip' or ''")
-    return trained_with | dict(bad_rows=bad_rows or trained_with['bad_rows'])
+    return dict(bad_rows=bad_rows) if bad_rows else {}
 
 
 def readable(rows, texts):
@@ -82,12 +82,12 @@ def readable(rows, texts):
     return map(list, zip(*kept)) if kept else sys.exit('none of the files can be read')
 
 
-def with_blind(out_dir, blind_dir, which, device):
+def with_blind(out_dir, blind_dir, which, device, bad_rows):
     """(prefix of its results' keys, model, tokenizer, knobs) of a run and, if there is a blind_dir, of the same LLM trained without pictures."""
     from model import load_checkpoint
     llm = None
     for side, folder in (('', out_dir), *[('blind_', blind_dir)] * bool(blind_dir)):
-        model, tokenizer, config = load_checkpoint(folder, which, device)
+        model, tokenizer, config = load_checkpoint(folder, which, device, overrides=overriding(bad_rows))
         if side and (config['encoder'] or config['llm'] != llm):
             sys.exit(f'{folder}: a blind run has encoder=None and the same llm, this one {config["encoder"]!r} and {config["llm"]!r}')
         llm = config['llm']
@@ -105,7 +105,9 @@ def main():
     from model import load_checkpoint
     if not os.path.isdir(input) and not find_files(input, 'image'):
         sys.exit(f'--input={input!r}: nothing there (a file, a folder, or a pattern in quotes)')
-    model, tokenizer, trained_with = load_checkpoint(out_dir, which, device, dtype)
+    if wrong := [p for p in (output, show) if p and (os.path.isdir(p) or not os.path.isdir(os.path.dirname(p) or '.'))]:
+        sys.exit(f'{wrong[0]}: expected the name of a file, in a folder that exists')
+    model, tokenizer, trained_with = load_checkpoint(out_dir, which, device, dtype, overriding(bad_rows))
     medium = model.encoder.preprocessing.medium if model.encoder else 'image'
     paths = find_files(input, medium)
     if not paths:
@@ -113,7 +115,7 @@ def main():
     if question and '{prompt}' not in trained_with['instruction']:
         sys.exit(f'--question: {out_dir} was trained with instruction={trained_with["instruction"]!r}, in which there is no place for a question')
     rows = [{medium: p, 'question': question} for p in paths]
-    texts = generate_rows(model, tokenizer, with_bad_rows(trained_with, bad_rows), rows, batch_size, num_beams=num_beams, max_new_tokens=max_new_tokens)
+    texts = generate_rows(model, tokenizer, trained_with, rows, batch_size, num_beams=num_beams, max_new_tokens=max_new_tokens)
     rows, texts = readable(rows, texts)
     if show:
         from show import draw_attention

@@ -378,8 +378,7 @@ def test_sample_mistakes(sample, trained, pictures, tmp_path):
     one = pictures / 'images/3.png'
     assert 'best.safetensors' in sample(fails=True, input=one, out_dir='nowhere')
     assert 'middle' in sample(fails=True, input=one, which='middle')
-    assert str(tmp_path / 'no/such') in sample(fails=True, input=one, show=tmp_path / 'no/such/a.png')
-    assert str(tmp_path / 'no/such') in sample(fails=True, input=one, output=tmp_path / 'no/such/file')
-    assert str(tmp_path) in sample(fails=True, input=one, output=tmp_path)
+    for wrong in (dict(show=tmp_path / 'no/such/a.png'), dict(output=tmp_path / 'no/such/file'), dict(output=tmp_path)):
+        assert str(*wrong.values()) in sample(fails=True, input=one, out_dir='nowhere', **wrong)       # before anything is loaded
     (tmp_path / 'best.safetensors').write_bytes((trained[0] / 'best.safetensors').read_bytes()[:500])
     assert str(tmp_path / 'best.safetensors') in sample(fails=True, input=one, out_dir=tmp_path)
