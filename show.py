@@ -41,7 +41,7 @@ def prefix_attention_of(model, tokenizer, config, row, x, text):
         lambda attention, args, output: seen.append(output[1][0].mean(0)) if getattr(attention, 'prefix', None) is not None else None)
         for layer in model.decoder.layers]
     try:
-        with torch.no_grad():
+        with torch.no_grad(), torch.autocast(ids.device.type, dtype=model.llm.dtype, enabled=model.llm.dtype != torch.float32):
             model.hidden(ids, pixels=x[None].to(ids.device))                                # seen: of each layer (P+T, N+P+T)
     finally:
         for hook in hooks:

@@ -19,10 +19,10 @@ TEXT = 'A red circle.'
 
 @pytest.fixture
 def make(llm, encoder):
-    def make(**knobs):
+    def make(dtype='float32', **knobs):
         config = configure(dict(vars(train)), flags(llm=llm, encoder=encoder, adapter_dim=32, mapper_heads=4, n_queries=4, **knobs))
         torch.manual_seed(0)
-        model, tokenizer = build(config, 'cpu', 'float32')
+        model, tokenizer = build(config, 'cpu', dtype)
         return model.eval(), tokenizer, config
     return make
 
@@ -53,6 +53,13 @@ def test_maps_are_the_attention_of_the_stock_llm(make, llm, pictures):
     for w, (_, heat) in enumerate(words):
         assert heat.shape == (4, 4) and abs(heat.sum() - 1) < 1e-5
         torch.testing.assert_close(torch.from_numpy(heat).flatten(), maps[of_word == w].mean(0), rtol=1e-4, atol=1e-6)
+
+
+def test_half_precision_with_a_tuned_llm(make, pictures):
+    row, knobs = dict(image=str(pictures / 'images/0.png')), dict(connector='linear', llm_norm_tuning=True, llm_bias_tuning=True)
+    exact, half = (maps_of(*make(dtype, **knobs), row) for dtype in ('float32', 'bfloat16'))
+    for (_, a), (_, b) in zip(exact, half):
+        assert 0 < abs(a - b).max() < 0.1 * a.max()
 
 
 @pytest.mark.parametrize('connector, grid', [('linear', (4, 4)), ('r_rand', (4, 4)), ('r_linear', (2, 2)), ('r_avgpool_tokens', (2, 2))])
