@@ -5,7 +5,7 @@ Every interfacing mechanism of eP-ALM (ICCV 2023) and DePALM (arXiv 2403.13499),
 
 A *connector* (LiMBeR's Linear, QPMapper, Q-Former, the resamplers R-*) makes the tokens. The *targets* say at which layers
 of the LLM they are given: layer 0 with `keep_to_end` (LiMBeR, MAPL, QP,L0, R-*,L0) or inner layers (eP-ALM, QP,inner).
-To change a mechanism, edit its function below; to add one, write a function and name it in CONNECTORS.
+To change a mechanism, edit its function or class below; to add one, write it and name it in CONNECTORS.
 
 Shapes: B inputs, N tokens, D width. Hidden states are (B, 1+N, D), the encoder's CLS or pooled token first.
 Parameter counts in the docstrings are for EVA-CLIP-L (D=1024, 16x16 patches) and LLaMA-7B (d_llm=4096).
@@ -75,17 +75,13 @@ def linear(cfg, d_in, d_llm, grid):
     return nn.Sequential(*[Cls()] * (cfg.source_tokens == 'cls'), *out_mlp(cfg, d_in, d_llm))
 
 
-def qpmapper(cfg, d_in, d_llm, grid):
-    """QPMapper (DePALM 3.2.1; MAPL with 4 layers of 256): learned queries read the patches in a small transformer.
-    (B, 1+N, D) -> (B, n_queries, d_llm). QP,L0 17.9M; QP,inner 18.1M; MAPL 2.9M."""
-    d = cfg.adapter_dim or d_llm
-    return nn.Sequential(nn.Linear(d_in, d), QPMapper(cfg, d, cfg.n_queries), *out_mlp(cfg, d, d_llm))
-
-
-def qformer(cfg, d_in, d_llm, grid):
-    """Q-Former (DePALM, ablation): queries attend to themselves, then to the patches. (B, 1+N, D) -> (B, n_queries, d_llm)."""
-    d = cfg.adapter_dim or d_llm
-    return nn.Sequential(nn.Linear(d_in, d), QFormer(cfg, d, cfg.n_queries), *out_mlp(cfg, d, d_llm))
+def mapper(kind):
+    """QPMapper (DePALM 3.2.1; MAPL with 4 layers of 256) and Q-Former (its ablation): learned queries read the patches in a small
+    transformer. (B, 1+N, D) -> (B, n_queries, d_llm). QP,L0 17.9M; QP,inner 18.1M; MAPL 2.9M."""
+    def build(cfg, d_in, d_llm, grid):
+        d = cfg.adapter_dim or d_llm
+        return nn.Sequential(nn.Linear(d_in, d), kind(cfg, d, cfg.n_queries), *out_mlp(cfg, d, d_llm))
+    return build
 
 
 def resampler(pool):
@@ -251,7 +247,7 @@ class RandomPatches(nn.Module):
         return self.norm(x)
 
 
-CONNECTORS = dict(linear=linear, qpmapper=qpmapper, qformer=qformer, c_attn=c_attn, r_rand=r_rand,
+CONNECTORS = dict(linear=linear, qpmapper=mapper(QPMapper), qformer=mapper(QFormer), c_attn=c_attn, r_rand=r_rand,
                   r_avgpool=resampler(RAvgPool), r_maxpool=resampler(RMaxPool),
                   r_avgpool_tokens=resampler(RAvgPoolTokens), r_conv=resampler(RConv),
                   r_linear=resampler(RLinear), r_qpmapper=resampler(RQPMapper))
@@ -350,9 +346,8 @@ def tune_norms(model):
 
 def target_layers(cfg, n_layers):
     """The layers of the LLM that tokens are given at, in ascending order."""
-    for knob in ('n_targets', 'target_stride'):
-        if getattr(cfg, knob) < 1:
-            raise ValueError(f'{knob}={getattr(cfg, knob)}: expected 1 or more')
+    if min(cfg.n_targets, cfg.target_stride) < 1:
+        raise ValueError(f'n_targets={cfg.n_targets}, target_stride={cfg.target_stride}: expected 1 or more')
     if not -n_layers <= cfg.last_target < n_layers:
         raise ValueError(f'last_target={cfg.last_target} is no layer of an LLM of {n_layers}')
     last = cfg.last_target % n_layers

@@ -31,6 +31,9 @@ device = 'auto'
 compile = False                     # torch.compile: a minute or more before the first batch
 # ---------------------------------------------------------------------------------------------------------------------
 
+AT_LEAST = dict(max_rows=0, page_rows=0, num_beams=1, max_new_tokens=1, batch_size=1)
+ONE_OF = dict(which=('best', 'last'), bad_rows=('', 'error', 'skip'))
+
 
 def inputs(rows, n=0):
     """Rows of one picture, sound or video become one row with all their references; n of them, spread over the split, 0 = all."""

@@ -29,6 +29,9 @@ device = 'auto'
 compile = False                     # torch.compile: a minute or more before the first batch
 # ---------------------------------------------------------------------------------------------------------------------
 
+AT_LEAST = dict(max_rows=0, page_rows=0, num_beams=1, max_new_tokens=1, batch_size=1)
+ONE_OF = dict(which=('best', 'last'), bad_rows=('', 'error', 'skip'))
+
 
 def main(config):
     from model import write_atomically

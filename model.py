@@ -284,6 +284,8 @@ def pick_device_and_dtype(device, dtype):
     """'auto' -> a GPU if there is one; bf16 where the device multiplies in it, else fp32."""
     if dtype not in ('auto', 'bfloat16', 'float16', 'float32'):
         raise ValueError(f"dtype={dtype!r}: expected 'auto', 'bfloat16', 'float16' or 'float32'")
+    if device.split(':')[0] not in ('auto', 'cpu', 'cuda', 'mps'):
+        raise ValueError(f"device={device!r}: expected 'auto', 'cpu', 'cuda', 'cuda:1' or so, or 'mps'")
     if device.startswith('cuda') and not torch.cuda.is_available():
         raise ValueError(f'device={device!r}: there is no GPU that this torch can use')
     if device == 'auto':
@@ -355,14 +357,14 @@ def save_adapter(path, trained, config, **facts):
     write_atomically(path, lambda temporary: save_file(tensors, temporary, metadata))
 
 
-def load_checkpoint(out_dir, which='best', device='auto', dtype='auto', overrides=None):
-    """(model in eval mode, tokenizer, the knobs it was trained with). which: 'best' or 'last'. overrides: knobs to change."""
+def load_checkpoint(out_dir, which='best', device='auto', dtype='auto', bad_rows=''):
+    """(model in eval mode, tokenizer, the knobs it was trained with). which: 'best' or 'last'. bad_rows: in place of that knob."""
     path = os.path.join(out_dir, f'{which}.safetensors')
     if not os.path.isfile(path):
         raise FileNotFoundError(f'{path}: no such checkpoint; train.py writes it into its out_dir')
     try:
         with safe_open(path, 'pt') as f:
-            config = {**json.loads(f.metadata()['config']), **(overrides or {})}
+            config = json.loads(f.metadata()['config']) | (dict(bad_rows=bad_rows) if bad_rows else {})
             tensors = {name: f.get_tensor(name) for name in f.keys()}
     except Exception as e:
         raise ValueError(f'{path} is no checkpoint of train.py ({type(e).__name__}: {e})') from e

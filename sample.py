@@ -33,6 +33,8 @@ device = 'auto'
 dtype = 'auto'
 # ---------------------------------------------------------------------------------------------------------------------
 
+AT_LEAST = dict(num_beams=1, max_new_tokens=1, batch_size=1)
+ONE_OF = dict(which=('best', 'last'), bad_rows=('', 'error', 'skip'))
 MAX_TEXTS = 8                       # questions of one picture in one batch
 
 
@@ -69,13 +71,6 @@ def generate_rows(model, tokenizer, config, rows, batch_size, progress=True, **g
     return texts
 
 
-def overriding(bad_rows):
-    """The knobs of training that are other ones now: what becomes of files that cannot be read; '' = as then."""
-    if bad_rows not in ('', 'error', 'skip'):
-        raise ValueError(f"bad_rows={bad_rows!r}: expected 'error', 'skip' or ''")
-    return dict(bad_rows=bad_rows) if bad_rows else {}
-
-
 def readable(rows, texts):
     """Those rows, with their texts, whose file could be read."""
     kept = [(row, text) for row, text in zip(rows, texts) if text is not None]
@@ -87,7 +82,7 @@ def with_blind(out_dir, blind_dir, which, device, bad_rows):
     from model import load_checkpoint
     llm = None
     for side, folder in (('', out_dir), *[('blind_', blind_dir)] * bool(blind_dir)):
-        model, tokenizer, config = load_checkpoint(folder, which, device, overrides=overriding(bad_rows))
+        model, tokenizer, config = load_checkpoint(folder, which, device, bad_rows=bad_rows)
         if side and (config['encoder'] or config['llm'] != llm):
             sys.exit(f'{folder}: a blind run has encoder=None and the same llm, this one {config["encoder"]!r} and {config["llm"]!r}')
         llm = config['llm']
@@ -107,7 +102,7 @@ def main():
         sys.exit(f'--input={input!r}: nothing there (a file, a folder, or a pattern in quotes)')
     if wrong := [p for p in (output, show) if p and (os.path.isdir(p) or not os.path.isdir(os.path.dirname(p) or '.'))]:
         sys.exit(f'{wrong[0]}: expected the name of a file, in a folder that exists')
-    model, tokenizer, trained_with = load_checkpoint(out_dir, which, device, dtype, overriding(bad_rows))
+    model, tokenizer, trained_with = load_checkpoint(out_dir, which, device, dtype, bad_rows)
     medium = model.encoder.preprocessing.medium if model.encoder else 'image'
     paths = find_files(input, medium)
     if not paths:

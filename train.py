@@ -92,21 +92,19 @@ globals().update(asdict(AdapterConfig()))
 
 MAY_DIFFER = {'init_from', 'device', 'num_workers', 'out_dir', 'log_interval', 'eval_interval', 'n_samples', 'logger', 'cache_dir', 'max_iters',
               'epochs', 'cache_batch_size', 'compile', 'shard_llm', 'checkpoint_layers', 'bad_rows'}      # knobs that do not change what a resumed run has done so far
-AT_LEAST_ONE = ('batch_size', 'accumulate', 'texts_per_input', 'log_interval', 'eval_interval', 'eval_rows', 'max_text_tokens', 'cache_views',
-                'cache_batch_size', 'source_layers', 'mapper_heads')
-ONE_OF = dict(resize=('squash', 'pad', 'crop'), video_tokens=('all', 'mean'), bad_rows=('error', 'skip'),
-              logger=('none', 'tensorboard', 'wandb'), norm=('rms', 'layer'), activation=('gelu', 'none'))
+AT_LEAST = dict.fromkeys(('batch_size', 'accumulate', 'texts_per_input', 'log_interval', 'eval_interval', 'eval_rows', 'max_text_tokens', 'cache_views',
+                          'cache_batch_size', 'source_layers', 'mapper_heads', 'mapper_layers', 'n_queries', 'reduction', 'n_connectors',
+                          'bottleneck_factor'), 1) | dict.fromkeys(('seed', 'max_iters', 'num_workers', 'n_samples', 'n_prompt'), 0)
+ONE_OF = dict(resize=('squash', 'pad', 'crop'), video_tokens=('all', 'mean'), source_tokens=('all', 'cls'), bad_rows=('error', 'skip'), norm=('rms', 'layer'),
+              logger=('none', 'tensorboard', 'wandb'), activation=('gelu', 'none'), bottleneck=('none', 'normal', 'parallel', 'scaled'),
+              bottleneck_at=('mlp', 'attention'))
 
 
 def check(config):
-    """Values that would fail late, or worse, not at all."""
-    wrong = [f'{k}={config[k]}: expected 1 or more' for k in AT_LEAST_ONE if config[k] < 1]
-    wrong += [f'{k}={config[k]!r}: expected one of {", ".join(values)}' for k, values in ONE_OF.items() if config[k] not in values]
-    if config['cache_features'] and (config['encoder_bias_tuning'] or config['encoder_norm_tuning']):
-        wrong.append('cache_features=True: an encoder that is tuned cannot be cached')
-    if config['seed'] < 0:
-        wrong.append(f'seed={config["seed"]}: expected 0 or more')
-    if config['adapter_dim'] % max(1, config['mapper_heads']):
+    """Values that together would fail late, or worse, not at all."""
+    tuned = config['encoder_bias_tuning'] or config['encoder_norm_tuning']
+    wrong = ['cache_features=True: an encoder that is tuned cannot be cached'] * (config['cache_features'] and tuned)
+    if config['adapter_dim'] % config['mapper_heads']:
         wrong.append(f'mapper_heads={config["mapper_heads"]} does not divide adapter_dim={config["adapter_dim"]}')
     try:
         config['instruction'].format(prompt='')

@@ -113,3 +113,11 @@ def test_help_lists_the_knobs(capsys):
         configure(dict(KNOBS, __doc__='What it does.'), ['--help'])
     text = capsys.readouterr().out
     assert not e.value.code and text.startswith('What it does.') and all(f'--{k}={v}' in text for k, v in KNOBS.items())
+
+
+def test_values_out_of_range_are_all_named():
+    scope = dict(beams=1, rows=0, how='fast', AT_LEAST=dict(beams=1, rows=0), ONE_OF=dict(how=('fast', 'slow')))
+    assert configure(dict(scope), ['--beams=3', '--how=slow']) == dict(beams=3, rows=0, how='slow')
+    with pytest.raises(SystemExit) as error:
+        configure(scope, ['--beams=0', '--rows=-1', '--how=late'])
+    assert str(error.value).splitlines() == ['beams=0: expected 1 or more', 'rows=-1: expected 0 or more', "how='late': expected one of 'fast', 'slow'"]

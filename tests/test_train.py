@@ -271,6 +271,8 @@ def test_processes_are_one(run, knobs, tmp_path, n, more):
     (dict(eval_interval=0), 'eval_interval'), (dict(eval_rows=0), 'eval_rows'), (dict(max_text_tokens=0), 'max_text_tokens'),
     (dict(instruction='{question}'), 'instruction'), (dict(source_layers=9), 'source_layers'), (dict(source_layers=0), 'source_layers'),
     (dict(cache_features=True, cache_views=0), 'cache_views'), (dict(cache_features=True, encoder_norm_tuning=True), 'cache_features'), (dict(init_from='nowhere'), 'nowhere'),
+    (dict(device='tpu'), "device='tpu'"), (dict(bottleneck='serial'), 'bottleneck'), (dict(bottleneck_at='head'), 'bottleneck_at'),
+    (dict(source_tokens='patches'), 'source_tokens'), (dict(mapper_layers=0), 'mapper_layers'), (dict(n_queries=0), 'n_queries'), (dict(max_iters=-1), 'max_iters'),
     (dict(seed=-1), 'seed'), (dict(shard_llm=True), 'shard_llm'), (dict(learning_rat=1), "did you mean 'learning_rate'?"), (dict(out_dir='/dev/null/out'), '/dev/null')], ids=str)
 def test_mistakes_are_named(train, wrong, words):
     assert words in train(fails=True, **wrong)
@@ -377,7 +379,9 @@ def test_sample_mistakes(sample, trained, pictures, tmp_path):
     assert str(path) in sample(fails=True, input=path.parent)
     one = pictures / 'images/3.png'
     assert 'best.safetensors' in sample(fails=True, input=one, out_dir='nowhere')
-    assert 'middle' in sample(fails=True, input=one, which='middle')
+    assert "which='middle': expected one of 'best', 'last'" in sample(fails=True, input=one, which='middle')
+    for knob, value in dict(num_beams=0, max_new_tokens=0, batch_size=-1).items():
+        assert f'{knob}={value}: expected 1 or more' in sample(fails=True, input=one, out_dir='nowhere', **{knob: value})
     for wrong in (dict(show=tmp_path / 'no/such/a.png'), dict(output=tmp_path / 'no/such/file'), dict(output=tmp_path)):
         assert str(*wrong.values()) in sample(fails=True, input=one, out_dir='nowhere', **wrong)       # before anything is loaded
     (tmp_path / 'best.safetensors').write_bytes((trained[0] / 'best.safetensors').read_bytes()[:500])
