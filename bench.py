@@ -72,6 +72,8 @@ SHAPES = ('layers', 'width', 'heads', 'vocab', 'visual_tokens', 'visual_width', 
 PRESETS = {'cpu': (12, 768, 12, 32000, 257, 1024, 16, 20, 20, 3, 256, 'float32'),
            '7b': (32, 4096, 32, 32000, 257, 1024, 16, 20, 20, 7, 10 ** 9, 'bfloat16'),
            'tiny': (8, 64, 4, 90, 17, 48, 2, 8, 4, 2, 10 ** 9, 'float32')}
+AT_LEAST = dict.fromkeys(SHAPES[:-1], 0) | dict(num_beams=1, adapter_dim=0, seed=0)
+ONE_OF = dict(preset=tuple(PRESETS))
 LLM_SIZES = {'135M': (12, 768, 12), '1.3B': (24, 2048, 32), '7B': (32, 4096, 32), '13B': (40, 5120, 40)}        # layers, width, heads
 TEXTS = 5                           # captions of an input
 TOLERANCE = 1e-3                    # of the loss, relative
@@ -295,15 +297,11 @@ def tables(result):
 
 if __name__ == '__main__':
     config = configure(globals())
-    if preset not in PRESETS:
-        sys.exit(f'preset={preset!r}: expected one of {", ".join(PRESETS)}')
     config |= {k: config[k] or v for k, v in zip(SHAPES, PRESETS[preset])}
     globals().update(config)
     for knob, known in (('mechanisms', MECHANISMS), ('parts', 'train,generate,texts,vqa')):
         if unknown := set(config[knob].split(',')) - set(known.split(',')):
             sys.exit(f'{knob}: there is no {sorted(unknown)[0]!r}, expected some of {known}')
-    if wrong := [k for k in SHAPES[:-1] if config[k] < 1]:
-        sys.exit(f'{wrong[0]}={config[wrong[0]]}: expected 1 or more')
     try:
         main()
     except (ValueError, OSError) as e:

@@ -94,7 +94,7 @@ MAY_DIFFER = {'init_from', 'device', 'num_workers', 'out_dir', 'log_interval', '
               'epochs', 'cache_batch_size', 'compile', 'shard_llm', 'checkpoint_layers', 'bad_rows'}      # knobs that do not change what a resumed run has done so far
 AT_LEAST = dict.fromkeys(('batch_size', 'accumulate', 'texts_per_input', 'log_interval', 'eval_interval', 'eval_rows', 'max_text_tokens', 'cache_views',
                           'cache_batch_size', 'source_layers', 'mapper_heads', 'mapper_layers', 'n_queries', 'reduction', 'n_connectors',
-                          'bottleneck_factor'), 1) | dict.fromkeys(('seed', 'max_iters', 'num_workers', 'n_samples', 'n_prompt'), 0)
+                          'bottleneck_factor'), 1) | dict.fromkeys(('seed', 'max_iters', 'num_workers', 'n_samples', 'n_prompt', 'learning_rate'), 0)
 ONE_OF = dict(resize=('squash', 'pad', 'crop'), video_tokens=('all', 'mean'), source_tokens=('all', 'cls'), bad_rows=('error', 'skip'), norm=('rms', 'layer'),
               logger=('none', 'tensorboard', 'wandb'), activation=('gelu', 'none'), bottleneck=('none', 'normal', 'parallel', 'scaled'),
               bottleneck_at=('mlp', 'attention'))

@@ -54,7 +54,7 @@ def test_peak_bytes():
         assert during.now == 4040 and during.peak == 8000 and c.shape == (2, 5)
 
 
-@pytest.mark.parametrize('knob, value', [('mechanisms', 'qp_l0,limbo'), ('preset', '13b'), ('parts', 'trains'), ('repeats', -1), ('dtype', 'int8')])
+@pytest.mark.parametrize('knob, value', [('mechanisms', 'qp_l0,limbo'), ('preset', '13b'), ('parts', 'trains'), ('repeats', -1), ('num_beams', 0), ('dtype', 'int8')])
 def test_mistakes_are_named(run, knob, value):
     said = run('bench.py', *flags(**dict(preset='tiny') | {knob: value}), fails=True)
     assert knob in said and str(value).rpartition(',')[2] in said

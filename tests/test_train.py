@@ -272,7 +272,7 @@ def test_processes_are_one(run, knobs, tmp_path, n, more):
     (dict(instruction='{question}'), 'instruction'), (dict(source_layers=9), 'source_layers'), (dict(source_layers=0), 'source_layers'),
     (dict(cache_features=True, cache_views=0), 'cache_views'), (dict(cache_features=True, encoder_norm_tuning=True), 'cache_features'), (dict(init_from='nowhere'), 'nowhere'),
     (dict(device='tpu'), "device='tpu'"), (dict(bottleneck='serial'), 'bottleneck'), (dict(bottleneck_at='head'), 'bottleneck_at'),
-    (dict(source_tokens='patches'), 'source_tokens'), (dict(mapper_layers=0), 'mapper_layers'), (dict(n_queries=0), 'n_queries'), (dict(max_iters=-1), 'max_iters'),
+    (dict(source_tokens='patches'), 'source_tokens'), (dict(mapper_layers=0), 'mapper_layers'), (dict(n_queries=0), 'n_queries'), (dict(max_iters=-1), 'max_iters'), (dict(learning_rate=-1), 'learning_rate'),
     (dict(seed=-1), 'seed'), (dict(shard_llm=True), 'shard_llm'), (dict(learning_rat=1), "did you mean 'learning_rate'?"), (dict(out_dir='/dev/null/out'), '/dev/null')], ids=str)
 def test_mistakes_are_named(train, wrong, words):
     assert words in train(fails=True, **wrong)
