@@ -73,7 +73,7 @@ PRESETS = {'cpu': (12, 768, 12, 32000, 257, 1024, 16, 20, 20, 3, 256, 'float32')
            '7b': (32, 4096, 32, 32000, 257, 1024, 16, 20, 20, 7, 10 ** 9, 'bfloat16'),
            'tiny': (8, 64, 4, 90, 17, 48, 2, 8, 4, 2, 10 ** 9, 'float32')}
 AT_LEAST = dict.fromkeys(SHAPES[:-1], 0) | dict(num_beams=1, adapter_dim=0, seed=0)
-ONE_OF = dict(preset=tuple(PRESETS))
+ONE_OF = dict(preset=tuple(PRESETS), dtype=('', 'bfloat16', 'float16', 'float32'))
 LLM_SIZES = {'135M': (12, 768, 12), '1.3B': (24, 2048, 32), '7B': (32, 4096, 32), '13B': (40, 5120, 40)}        # layers, width, heads
 TEXTS = 5                           # captions of an input
 TOLERANCE = 1e-3                    # of the loss, relative

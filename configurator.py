@@ -4,7 +4,7 @@ Config files and `--key=value` override the knobs (the globals) of a script, lef
     python train.py config/coco.py config/qp_inner.py --learning_rate=1e-3 --out_dir=out/try1
 
 A config file is Python that assigns knobs; later ones win and may read what earlier ones set. A knob that the script does not have is an error that
-names the nearest one. In the script: `config = configure(globals())`; its AT_LEAST, {knob: number}, and ONE_OF, {knob: values}, say what is refused.
+names the nearest one. In the script: `config = configure(globals())`; AT_LEAST and AT_MOST, {knob: number}, and ONE_OF, {knob: values}, say what is refused.
 """
 import ast
 import difflib
@@ -36,6 +36,7 @@ def configure(scope, argv=None):
                 sys.exit(f'{arg}: there is no knob {key!r}' + (f', did you mean {near[0]!r}?' if near else ' (--help lists them)'))
             knobs[key] = convert(arg, key, value, defaults[key])
     wrong = [f'{k}={knobs[k]}: expected {least} or more' for k, least in scope.get('AT_LEAST', {}).items() if knobs[k] < least]
+    wrong += [f'{k}={knobs[k]}: expected {most} or less' for k, most in scope.get('AT_MOST', {}).items() if knobs[k] > most]
     wrong += [f'{k}={knobs[k]!r}: expected one of {", ".join(map(repr, values))}' for k, values in scope.get('ONE_OF', {}).items() if knobs[k] not in values]
     if wrong:
         sys.exit('\n'.join(wrong))

@@ -34,7 +34,7 @@ dtype = 'auto'
 # ---------------------------------------------------------------------------------------------------------------------
 
 AT_LEAST = dict(num_beams=1, max_new_tokens=1, batch_size=1)
-ONE_OF = dict(which=('best', 'last'), bad_rows=('', 'error', 'skip'))
+ONE_OF = dict(which=('best', 'last'), bad_rows=('', 'error', 'skip'), dtype=('auto', 'bfloat16', 'float16', 'float32'))
 MAX_TEXTS = 8                       # questions of one picture in one batch
 
 

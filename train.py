@@ -10,6 +10,7 @@ Writes into out_dir: best.safetensors and last.safetensors (the adapter: megabyt
 """
 import contextlib
 import functools
+import hashlib
 import json
 import math
 import os
@@ -70,7 +71,7 @@ min_lr = 1e-4                       # of learning_rate, at the end
 weight_decay = 0.1
 beta2 = 0.999
 adam_eps = 1e-4
-grad_clip = 0.8
+grad_clip = 0.8                     # 0 = none
 label_smoothing = 2e-3
 seed = 0
 # system
@@ -94,10 +95,12 @@ MAY_DIFFER = {'init_from', 'device', 'num_workers', 'out_dir', 'log_interval', '
               'epochs', 'cache_batch_size', 'compile', 'shard_llm', 'checkpoint_layers', 'bad_rows'}      # knobs that do not change what a resumed run has done so far
 AT_LEAST = dict.fromkeys(('batch_size', 'accumulate', 'texts_per_input', 'log_interval', 'eval_interval', 'eval_rows', 'max_text_tokens', 'cache_views',
                           'cache_batch_size', 'source_layers', 'mapper_heads', 'mapper_layers', 'n_queries', 'reduction', 'n_connectors',
-                          'bottleneck_factor'), 1) | dict.fromkeys(('seed', 'max_iters', 'num_workers', 'n_samples', 'n_prompt', 'learning_rate'), 0)
+                          'bottleneck_factor'), 1)
+AT_MOST = dict.fromkeys(('label_smoothing', 'mapper_dropout', 'source_dropout', 'warmup', 'min_lr'), 1)
+AT_LEAST |= dict.fromkeys((*AT_MOST, 'seed', 'epochs', 'max_iters', 'num_workers', 'n_samples', 'n_prompt', 'learning_rate', 'prompt_rate', 'grad_clip'), 0)
 ONE_OF = dict(resize=('squash', 'pad', 'crop'), video_tokens=('all', 'mean'), source_tokens=('all', 'cls'), bad_rows=('error', 'skip'), norm=('rms', 'layer'),
               logger=('none', 'tensorboard', 'wandb'), activation=('gelu', 'none'), bottleneck=('none', 'normal', 'parallel', 'scaled'),
-              bottleneck_at=('mlp', 'attention'))
+              bottleneck_at=('mlp', 'attention'), dtype=('auto', 'bfloat16', 'float16', 'float32'))
 
 
 def check(config):
@@ -130,13 +133,14 @@ def main(config):
     is_main, wait = rank == 0, dist.barrier if world > 1 else lambda: None
     say = tqdm.write if is_main else lambda *args: None
     autocast = functools.partial(torch.autocast, device.split(':')[0], dtype=getattr(torch, dtype), enabled=dtype != 'float32')
-    resuming = prepare_out_dir(config, is_main)
-    wait()
 
     # -- data and models
     with contextlib.nullcontext() if is_main else contextlib.redirect_stdout(None):     # one process says what is left out
         rows = {split: load_rows(config, split) for split in ('train', 'val')}
     rows['val'] = rows['val'][::-(-len(rows['val']) // eval_rows)]
+    config['data_digest'] = hashlib.sha256(json.dumps(rows).encode()).hexdigest()[:16]         # to resume, the data must be the same, too
+    resuming = prepare_out_dir(config, is_main)
+    wait()
     if shard_llm and not 1 < world <= len(rows['val']):
         sys.exit(f'shard_llm=True: expected torchrun with 2 processes or more, and a validation row for each; found {world} and {len(rows["val"])}')
     torch.manual_seed(seed)
@@ -267,15 +271,14 @@ def main(config):
             batch, n_labels = next(batches)
             torch.manual_seed(seeded(seed, step, micro, rank) % 2**63)      # dropout, R-Rand: a function of the step, so resuming is exact
             share = n_labels.to(device) / sum_over_processes(n_labels, world, device) * world       # of all labels: the loss is their mean
-            last = micro == accumulate - 1
-            with contextlib.nullcontext() if last or world == 1 else ddp.no_sync(), autocast():
+            with contextlib.nullcontext() if micro == accumulate - 1 or world == 1 else ddp.no_sync(), autocast():
                 loss = ddp(**batch, label_smoothing=label_smoothing) * share
                 scaler.scale(loss).backward()
             window = window + loss.detach() / accumulate
             tokens += batch['labels'].numel()
             flops += training_flops(model, *batch['labels'].shape, n_labels.item())
         scaler.unscale_(optimizer)
-        torch.nn.utils.clip_grad_norm_(params, grad_clip)
+        torch.nn.utils.clip_grad_norm_(params, grad_clip or math.inf)
         scaler.step(optimizer)
         scaler.update()
         optimizer.zero_grad(set_to_none=True)
@@ -337,7 +340,7 @@ def restore(config, model, optimizer, scaler, device):
         sys.exit(f'{out_dir}/resume.pt is not whole ({str(e).splitlines()[0]})')
     differ = {k: (v, config.get(k)) for k, v in state['config'].items() if config.get(k) != v and k not in MAY_DIFFER}
     if differ:
-        sys.exit(f'{out_dir} was trained with other knobs: ' + ', '.join(f'{k}={was!r}, now {now!r}' for k, (was, now) in differ.items())
+        sys.exit(f'{out_dir} was trained with other knobs or data: ' + ', '.join(f'{k}={was!r}, now {now!r}' for k, (was, now) in differ.items())
                  + '. Give the same ones, or another --out_dir')
     with torch.no_grad():
         for name, p in model.trained().items():

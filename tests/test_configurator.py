@@ -116,8 +116,9 @@ def test_help_lists_the_knobs(capsys):
 
 
 def test_values_out_of_range_are_all_named():
-    scope = dict(beams=1, rows=0, how='fast', AT_LEAST=dict(beams=1, rows=0), ONE_OF=dict(how=('fast', 'slow')))
-    assert configure(dict(scope), ['--beams=3', '--how=slow']) == dict(beams=3, rows=0, how='slow')
+    scope = dict(beams=1, rows=0, part=0.5, how='fast', AT_LEAST=dict(beams=1, rows=0), AT_MOST=dict(part=1), ONE_OF=dict(how=('fast', 'slow')))
+    assert configure(dict(scope), ['--beams=3', '--part=1', '--how=slow']) == dict(beams=3, rows=0, part=1.0, how='slow')
     with pytest.raises(SystemExit) as error:
-        configure(scope, ['--beams=0', '--rows=-1', '--how=late'])
-    assert str(error.value).splitlines() == ['beams=0: expected 1 or more', 'rows=-1: expected 0 or more', "how='late': expected one of 'fast', 'slow'"]
+        configure(scope, ['--beams=0', '--rows=-1', '--part=1.5', '--how=late'])
+    assert str(error.value).splitlines() == ['beams=0: expected 1 or more', 'rows=-1: expected 0 or more', 'part=1.5: expected 1 or less',
+                                              "how='late': expected one of 'fast', 'slow'"]

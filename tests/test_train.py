@@ -211,6 +211,16 @@ def test_a_run_that_is_there_is_kept(trained, train, tmp_path, changed):
     assert contents(out) == before
 
 
+def test_a_run_goes_on_with_its_own_data(train, pictures, knobs, tmp_path):
+    data = dict(dataset=shutil.copytree(pictures, tmp_path / 'data'), max_iters=2)
+    train(**data)
+    before, captions = contents(knobs['out_dir']), data['dataset'] / 'train.jsonl'
+    captions.write_text(captions.read_text().replace('circle', 'ring', 1))
+    assert 'data_digest=' in train(fails=True, init_from='resume', **data) and contents(knobs['out_dir']) == before
+    captions.write_text(captions.read_text().replace('ring', 'circle', 1))
+    assert 'resuming' in train(init_from='resume', **data)
+
+
 @pytest.mark.parametrize('kept', ['best.safetensors', 'last.safetensors'])
 def test_an_adapter_without_its_resume_file_is_kept(trained, train, tmp_path, kept):
     """Published adapters come so."""
@@ -273,7 +283,8 @@ def test_processes_are_one(run, knobs, tmp_path, n, more):
     (dict(cache_features=True, cache_views=0), 'cache_views'), (dict(cache_features=True, encoder_norm_tuning=True), 'cache_features'), (dict(init_from='nowhere'), 'nowhere'),
     (dict(device='tpu'), "device='tpu'"), (dict(bottleneck='serial'), 'bottleneck'), (dict(bottleneck_at='head'), 'bottleneck_at'),
     (dict(source_tokens='patches'), 'source_tokens'), (dict(mapper_layers=0), 'mapper_layers'), (dict(n_queries=0), 'n_queries'), (dict(max_iters=-1), 'max_iters'), (dict(learning_rate=-1), 'learning_rate'),
-    (dict(seed=-1), 'seed'), (dict(shard_llm=True), 'shard_llm'), (dict(learning_rat=1), "did you mean 'learning_rate'?"), (dict(out_dir='/dev/null/out'), '/dev/null')], ids=str)
+    (dict(seed=-1), 'seed'), (dict(label_smoothing=1.5), 'label_smoothing'), (dict(mapper_dropout=2), 'mapper_dropout'), (dict(epochs=-1), 'epochs'),
+    (dict(shard_llm=True), 'shard_llm'), (dict(learning_rat=1), "did you mean 'learning_rate'?"), (dict(out_dir='/dev/null/out'), '/dev/null')], ids=str)
 def test_mistakes_are_named(train, wrong, words):
     assert words in train(fails=True, **wrong)
 
