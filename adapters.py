@@ -80,7 +80,7 @@ def mapper(kind):
     transformer. (B, 1+N, D) -> (B, n_queries, d_llm). QP,L0 17.9M; QP,inner 18.1M; MAPL 2.9M."""
     def build(cfg, d_in, d_llm, grid):
         d = cfg.adapter_dim or d_llm
-        return nn.Sequential(nn.Linear(d_in, d), kind(cfg, d, cfg.n_queries), *out_mlp(cfg, d, d_llm))
+        return nn.Sequential(nn.Linear(d_in, d), kind(cfg, d), *out_mlp(cfg, d, d_llm))
     return build
 
 
@@ -116,14 +116,14 @@ def out_mlp(cfg, d_in, d_llm):
 
 class QPMapper(nn.Module):
     """[tokens; queries] -> transformer -> the queries' outputs. (B, N, d) -> (B, n, d). Post-norm blocks as torch has them, feed-forward
-    as wide as the model."""
+    as wide as the model. R-QPMapper (DePALM 3.2.2) is one inside every group (18.1M)."""
     block = nn.TransformerEncoderLayer
 
-    def __init__(self, cfg, d, n):
+    def __init__(self, cfg, d):
         super().__init__()
-        self.n = n
+        self.n = cfg.n_queries
         rows = cfg.n_targets if cfg.query_per_target else 1
-        self.queries = nn.Parameter(torch.randn(rows, n, d) * 0.02) if cfg.learned_queries else None
+        self.queries = nn.Parameter(torch.randn(rows, self.n, d) * 0.02) if cfg.learned_queries else None
         self.blocks = nn.ModuleList(
             self.block(d, cfg.mapper_heads, dim_feedforward=d, dropout=cfg.mapper_dropout, layer_norm_eps=1e-4, batch_first=True,
                        activation=F.gelu if cfg.activation == 'gelu' else nn.Identity()) for _ in range(cfg.mapper_layers))
@@ -198,13 +198,6 @@ class RLinear(nn.Linear):
         return super().forward(x.flatten(1)).unsqueeze(1)           # (B*G, r*d) -> (B*G, 1, d)
 
 
-class RQPMapper(QPMapper):
-    """R-QPMapper: a QPMapper inside every group, n_queries tokens per group. 18.1M."""
-
-    def __init__(self, cfg, d):
-        super().__init__(cfg, d, cfg.n_queries)
-
-
 class Resampler(nn.Module):
     """CLS aside; patches in neighbourhoods of r; the pool on each; CLS back in front; norm. (B, 1+N, d) -> (B, 1+N/r, d)."""
 
@@ -250,7 +243,7 @@ class RandomPatches(nn.Module):
 CONNECTORS = dict(linear=linear, qpmapper=mapper(QPMapper), qformer=mapper(QFormer), c_attn=c_attn, r_rand=r_rand,
                   r_avgpool=resampler(RAvgPool), r_maxpool=resampler(RMaxPool),
                   r_avgpool_tokens=resampler(RAvgPoolTokens), r_conv=resampler(RConv),
-                  r_linear=resampler(RLinear), r_qpmapper=resampler(RQPMapper))
+                  r_linear=resampler(RLinear), r_qpmapper=resampler(QPMapper))
 
 
 # ---- cross-attention ------------------------------------------------------------------------------------------------
@@ -416,7 +409,5 @@ class Adapter(nn.Module):
         return x
 
     def prompt_tokens(self):
-        """(P, d_embed), or None."""
-        if not self.cfg.n_prompt:
-            return None
+        """(P, d_embed)."""
         return self.prompt_mlp(self.prompt) if self.cfg.prompt_mlp else self.prompt

@@ -33,41 +33,48 @@ from encoders import Encoder
 from scale import shard_over_processes
 
 LLM_FAMILIES = ('llama', 'mistral', 'qwen2', 'qwen3', 'opt')    # the layouts of layer that `keys_values` knows
-CACHE_STEP = 64                                                 # tokens
+PROMPT_STEP = 32                                                # tokens
+NEVER = torch.finfo(torch.float16).min                          # a score of no weight, whatever the precision
 
 
 # ---- attention over [prefix | text] ---------------------------------------------------------------------------------
 
 def prefix_attention(module, query, key, value, attention_mask, dropout=0.0, scaling=None, **kwargs):
-    """transformers' attention with this layer's prefix, `module.prefix` = (k, v), in front of the text.
+    """transformers' attention with what stands in front of the text.
 
-    query (B*G, H, T, C); key, value (B*G, K, S, C), S >= T text tokens; prefix k, v (B, K, N, C), shared by the G texts or
-    beams of an input without a copy: the scores of the two parts are made apart and normalised together.
+    query (R, H, T, C); key, value (R, K, S, C), S >= T tokens of R texts or beams. `module.prefix`: a list of (k, v, seen), k and v (B, K, N, C),
+    shared without a copy by R/B texts each; seen (B, 1, 1, N), None = all. Scores are made part by part and normalised together.
     """
-    prefix = getattr(module, 'prefix', None)
     if getattr(module, 'kept', None) is not None:               # `PALM.prefix` asks for them
         module.kept[:] = key, value
-    if prefix is None:
+    if not getattr(module, 'prefix', None):
         return sdpa_attention_forward(module, query, key, value, attention_mask, dropout=dropout, scaling=scaling, **kwargs)
-    prefix_key, prefix_value = (t.to(query.dtype) for t in prefix)
-    BG, H, T, C = query.shape
-    B, K, N, _ = prefix_key.shape
-    S = key.shape[2]
-    query = (query * scaling).reshape(BG, K, -1, C)                                          # (B*G, K, H/K*T, C)
-    shared = query.reshape(B, -1, K, H // K * T, C).transpose(1, 2).reshape(B, K, -1, C)       # (B, K, G*H/K*T, C)
-    to_prefix = shared @ prefix_key.transpose(2, 3)                                         # (B, K, G*H/K*T, N)
-    to_prefix = to_prefix.view(B, K, -1, H // K * T, N).transpose(1, 2).reshape(BG, H, T, N)
-    to_text = (query @ key.transpose(2, 3)).view(BG, H, T, S)
+    R, H, T, C = query.shape
+    K, S = key.shape[1:3]
     if attention_mask is None and T > 1:                                                    # nothing padded nor cached: causal
-        attention_mask = torch.ones(T, S, dtype=torch.bool, device=query.device).tril()      # (a static cache: S > T, the rest is empty)
+        attention_mask = torch.ones(1, 1, T, S, dtype=torch.bool, device=query.device).tril()
     if attention_mask is not None:
-        to_text = to_text.masked_fill(~attention_mask[..., :S], torch.finfo(to_text.dtype).min)
-    weights = torch.cat([to_prefix, to_text], dim=3).softmax(3, dtype=torch.float32).to(query.dtype)
-    p_prefix, p_text = weights.split([N, S], dim=3)
-    p_prefix = p_prefix.reshape(B, -1, K, H // K * T, N).transpose(1, 2).reshape(B, K, -1, N)
-    from_prefix = (p_prefix @ prefix_value).view(B, K, -1, H // K * T, C).transpose(1, 2).reshape(BG, H, T, C)
-    from_text = (p_text.reshape(BG, K, -1, S) @ value).view(BG, H, T, C)
-    return (from_prefix + from_text).transpose(1, 2), weights                               # (B*G, T, H, C)
+        attention_mask = attention_mask[..., :S].repeat(1, 1, H // K, 1)                    # (R, 1, H/K*T, S)
+    query = (query * scaling).reshape(R, K, -1, C)                                          # (R, K, H/K*T, C)
+    parts = [*module.prefix, (key, value, attention_mask)]
+    scores = []                                                                             # of each part (R, K, H/K*T, N)
+    for k, _, seen in parts:
+        score = fold(query, len(k)) @ k.transpose(2, 3)
+        scores.append(unfold(score if seen is None else score.masked_fill(~seen, NEVER), R))
+    weights = torch.cat(scores, dim=3).softmax(3, dtype=torch.float32).to(query.dtype)
+    shares = weights.split([score.shape[3] for score in scores], dim=3)
+    y = sum(unfold(fold(share, len(v)) @ v, R) for share, (_, v, _) in zip(shares, parts))
+    return y.reshape(R, H, T, C).transpose(1, 2), weights.view(R, H, T, -1)                 # (R, T, H, C)
+
+
+def fold(x, B):
+    """(R, K, M, C) of texts -> (B, K, R/B*M, C) of the inputs they belong to, R/B texts that follow one another each."""
+    return x.unflatten(0, (B, -1)).transpose(1, 2).flatten(2, 3)
+
+
+def unfold(x, R):
+    """(B, K, R/B*M, C) -> (R, K, M, C): the inverse of fold."""
+    return x.unflatten(2, (R // len(x), -1)).transpose(1, 2).flatten(0, 1)
 
 
 transformers.logging.disable_progress_bar()                    # loading a small LLM is no event
@@ -158,13 +165,13 @@ class PALM(nn.Module):
     def set_prefix(self, given):
         attentions = [layer.self_attn for layer in self.decoder.layers]
         for attention in attentions:
-            attention.prefix = None                             # frees the last batch's, and none is read while computing this one
+            attention.prefix = []                               # frees the last batch's, and none is read while computing this one
         if self.adapter.cfg.connector == 'c_attn':
             for i, cross in zip(self.adapter.targets, self.adapter.cross_attentions):
                 cross.see(given.get(i))
         elif given:
             for attention, kv in zip(attentions, self.prefix(given)):
-                attention.prefix = kv
+                attention.prefix = [(*kv, None)] if kv else []
 
     def encode(self, pixels=None, features=None):
         """pixels: what the encoder takes, (B, 3, H, W) of pictures; or cached hidden states (B, S, 1+N, D) -> S states (B, 1+N, D); None = blind."""
@@ -176,10 +183,9 @@ class PALM(nn.Module):
         """[prompt tokens | text] as embeddings (B, P+T, D), with their attention mask and positions (B, P+T)."""
         x = self.llm.get_input_embeddings()(input_ids)
         mask = torch.ones_like(input_ids) if attention_mask is None else attention_mask
-        prompt = self.adapter.prompt_tokens()
-        P = 0 if prompt is None else len(prompt)
+        P = self.adapter.cfg.n_prompt
         if P:
-            x = torch.cat([prompt.to(x.dtype).expand(len(x), -1, -1), x], dim=1)
+            x = torch.cat([self.adapter.prompt_tokens().to(x.dtype).expand(len(x), -1, -1), x], dim=1)
             mask = F.pad(mask, (P, 0), value=1)
         first = -P if self.unplaced_prompt else 0
         position_ids = (mask.cumsum(1) - 1 + first).clamp(min=-1).masked_fill(mask == 0, 0)
@@ -225,23 +231,24 @@ class PALM(nn.Module):
     @torch.no_grad()
     def generate(self, input_ids, attention_mask=None, pixels=None, features=None, num_beams=1, max_new_tokens=20, do_sample=False, compile=False,
                  **generation):
-        """transformers' own `generate`; prompts (B*G, T) left padded. Returns the new ids alone (B*G, <= max_new_tokens). compile: every new token
-        by torch.compile, with a cache of fixed length, in steps of CACHE_STEP, so that the graph of one batch serves the next."""
+        """transformers' own `generate`; prompts (B*G, T) left padded. Returns the new ids alone (B*G, <= max_new_tokens). All of a prompt but its last
+        token joins the prefix, which beams share. compile: every new token by torch.compile; lengths are such that a batch's graph serves the next."""
         if compile and not self.compiled:
             self.llm.forward, self.compiled = torch.compile(self.llm.forward), True
         with torch.compiler.set_stance('force_eager'):          # only what is done for every token is compiled
             self.set_prefix(self.tokens(self.encode(pixels, features)))
             x, mask, position_ids = self.embed(input_ids, attention_mask)
-            mask = torch.ones_like(position_ids) if mask is None else mask
-            steps = -(-(x.shape[1] + max_new_tokens) // CACHE_STEP)
-            cache = StaticCache(self.llm.config, max_cache_len=steps * CACHE_STEP) if compile else DynamicCache(config=self.llm.config)
-            if x.shape[1] > 1:                                  # all but the last token, once for the beams of a text: `generate` would for each
-                self.decoder(inputs_embeds=x[:, :-1], attention_mask=mask[:, :-1], position_ids=position_ids[:, :-1], past_key_values=cache, use_cache=True)
-                copies = max(num_beams, generation.get('num_return_sequences', 1))
-                cache.reorder_cache(torch.arange(len(x), device=x.device).repeat_interleave(copies))
+            pad = -(x.shape[1] - 1) % PROMPT_STEP if compile else 0
+            x, mask = F.pad(x, (0, 0, pad, 0)), F.pad(torch.ones_like(position_ids) if mask is None else mask, (pad, 0))
+            position_ids, read = F.pad(position_ids, (pad, 0)), DynamicCache()
+            if x.shape[1] > 1:
+                self.decoder(inputs_embeds=x[:, :-1], attention_mask=mask[:, :-1], position_ids=position_ids[:, :-1], past_key_values=read, use_cache=True)
+            for layer, kv in zip(self.decoder.layers, read.layers):
+                layer.self_attn.prefix.append((kv.keys, kv.values, mask[:, None, None, :-1].bool()))
         with torch.compiler.set_stance('default' if compile else 'force_eager'):
-            ids = self.llm.generate(inputs_embeds=x, attention_mask=mask, position_ids=position_ids, past_key_values=cache, num_beams=num_beams,
-                                    max_new_tokens=max_new_tokens, do_sample=do_sample, **generation)
+            ids = self.llm.generate(inputs_embeds=x[:, -1:], position_ids=position_ids[:, -1:], num_beams=num_beams, max_new_tokens=max_new_tokens,
+                                    past_key_values=StaticCache(self.llm.config, max_cache_len=max_new_tokens) if compile else None,
+                                    do_sample=do_sample, **generation)
         self.set_prefix({})
         return ids
 
@@ -282,8 +289,6 @@ def no_embedding_below_zero(module, args, kwargs, embedding):
 
 def pick_device_and_dtype(device, dtype):
     """'auto' -> a GPU if there is one; bf16 where the device multiplies in it, else fp32."""
-    if dtype not in ('auto', 'bfloat16', 'float16', 'float32'):
-        raise ValueError(f"dtype={dtype!r}: expected 'auto', 'bfloat16', 'float16' or 'float32'")
     if device.split(':')[0] not in ('auto', 'cpu', 'cuda', 'mps'):
         raise ValueError(f"device={device!r}: expected 'auto', 'cpu', 'cuda', 'cuda:1' or so, or 'mps'")
     if device.startswith('cuda') and not torch.cuda.is_available():

@@ -42,11 +42,10 @@ def visual_tokens(palm, features):
 
 def embed(palm, input_ids, mask):
     """What enters layer 0 of an LLM that is given nothing else: [prompt][text] (B*G, P+T, D); and its mask (B*G, P+T)."""
-    decoder, prompt = palm.llm.get_decoder(), palm.adapter.prompt_tokens()
+    decoder, P = palm.llm.get_decoder(), palm.adapter.cfg.n_prompt
     x = palm.llm.get_input_embeddings()(input_ids)
-    P = 0 if prompt is None else len(prompt)
     if P:
-        x = torch.cat([prompt.to(x.dtype).expand(len(x), -1, -1), x], dim=1)
+        x = torch.cat([palm.adapter.prompt_tokens().to(x.dtype).expand(len(x), -1, -1), x], dim=1)
         mask = F.pad(mask, (P, 0), value=1)
     if getattr(decoder, 'project_in', None) is not None:            # OPT-350m: word embeddings are narrower than the layers
         x = decoder.project_in(x)

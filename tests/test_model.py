@@ -307,11 +307,11 @@ def test_texts_of_an_input_share_its_prefix(llm, mechanism):
     palm = make(llm, mechanism)
     features, ids, _, _ = inputs(B, G)
     together = palm.logits(ids, features=features)
-    prefixes = {i: layer.self_attn.prefix for i, layer in enumerate(palm.decoder.layers) if layer.self_attn.prefix is not None}
+    prefixes = {i: layer.self_attn.prefix for i, layer in enumerate(palm.decoder.layers) if layer.self_attn.prefix}
     assert list(prefixes) == list(MECHANISMS[mechanism][1])
     K = getattr(palm.llm.config, 'num_key_value_heads', None) or 4
-    for kv in prefixes.values():
-        for t in kv:
+    for (k, v, _), in prefixes.values():
+        for t in (k, v):
             N, C = t.shape[2:]
             assert t.shape[:2] == (B, K) and t.untyped_storage().nbytes() <= 4 * 2 * B * K * N * C      # not expanded, B is all there is
     for i in range(B * G):
