@@ -318,6 +318,20 @@ def test_texts_of_an_input_share_its_prefix(llm, mechanism):
         assert_close(together[i:i + 1], palm.logits(ids[i:i + 1], features=features[i // G:][:1]))
 
 
+def test_beams_share_all_of_a_prompt_but_its_last_token(monkeypatch):
+    B, G, T, P = 2, 2, 9, 3
+    palm, asked = make(mechanism='limber_all', n_prompt=P), {}
+    features, ids, _, _ = inputs(B, G, T)
+    generate = palm.llm.generate
+    parts = lambda: [[(k.shape[0], k.shape[2], k.untyped_storage().nbytes() // k[0, 0, 0, :1].nbytes) for k, _, _ in layer.self_attn.prefix]
+                     for layer in palm.decoder.layers]
+    monkeypatch.setattr(palm.llm, 'generate', lambda **given: asked.update(given, before=parts(), ids=generate(**given), after=parts()) or asked['ids'])
+    palm.generate(ids, features=features, num_beams=3, max_new_tokens=4)
+    assert asked['inputs_embeds'].shape[:2] == (B * G, 1) and asked['before'] == asked['after']
+    for (inputs_, N, size), (texts, tokens, _) in asked['after']:
+        assert (inputs_, N, texts, tokens) == (B, features.shape[2], B * G, P + T - 1) and size <= 2 * B * N * 64
+
+
 @pytest.mark.parametrize('mechanism', ['qp_inner', 'c_attn'])
 def test_an_image_is_forgotten_after_its_batch(mechanism):
     palm = make(mechanism=mechanism, n_prompt=0)
