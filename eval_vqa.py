@@ -26,7 +26,7 @@ num_beams = 3
 max_new_tokens = 10
 batch_size = 16                     # pictures; up to 8 questions of each
 device = 'auto'
-compile = False                     # torch.compile: a minute or more before the first batch
+compile = False                     # torch.compile: minutes before the first batch
 # ---------------------------------------------------------------------------------------------------------------------
 
 AT_LEAST = dict(max_rows=0, page_rows=0, num_beams=1, max_new_tokens=1, batch_size=1)

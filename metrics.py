@@ -6,6 +6,7 @@ import gc
 import json
 import math
 import os
+import signal
 import statistics
 import sys
 import time
@@ -149,8 +150,15 @@ def draw_losses(folder):
     ax.set(xlabel='step', ylabel='cross entropy', title=folder)
     ax.legend()
     ax.grid(alpha=0.3)
-    write_atomically(f'{folder}/loss.png', lambda path: fig.savefig(path, format='png', dpi=120, bbox_inches='tight'))
+    pressed, handler = [], signal.getsignal(signal.SIGINT)
+    signal.signal(signal.SIGINT, lambda *args: pressed.append(args))       # Ctrl-C waits: matplotlib's native code would make a TypeError of it
+    try:
+        write_atomically(f'{folder}/loss.png', lambda path: fig.savefig(path, format='png', dpi=120, bbox_inches='tight'))
+    finally:
+        signal.signal(signal.SIGINT, handler)
     plt.close(fig)
+    if pressed:
+        raise KeyboardInterrupt
 
 
 def make_logger(logger, out_dir, config):

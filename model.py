@@ -6,10 +6,10 @@ A frozen encoder, a frozen language model, and the one idea that joins them:
     every mechanism is ONE K/V PREFIX PER LAYER, computed once per image, clip or video.
 
 `PALM.prefix` computes it, `prefix_attention` reads it. The LLM is a stock transformers model: nothing is forked, wrapped or
-patched, and its own `generate` (cache, beams, left padding) works unchanged. Beams, and several texts of one input, share
+patched, and its own `generate` (cache, beams, sampling) works unchanged. Beams, and several texts of one input, share
 its prefix. Rotary positions: the prefix sits at -N..-1 in every layer, text starts at 0.
 
-Shapes: B inputs, G texts per input, T text tokens, P prompt tokens, N prefix tokens, D width, L layers, V vocabulary,
+Shapes: B inputs, G texts per input, R texts or beams, T text tokens, P prompt tokens, N prefix tokens, D width, L layers, V vocabulary,
 H query heads, K key/value heads, C channels of a head.
 """
 import json
@@ -43,7 +43,7 @@ def prefix_attention(module, query, key, value, attention_mask, dropout=0.0, sca
     """transformers' attention with what stands in front of the text.
 
     query (R, H, T, C); key, value (R, K, S, C), S >= T tokens of R texts or beams. `module.prefix`: a list of (k, v, seen), k and v (B, K, N, C),
-    shared without a copy by R/B texts each; seen (B, 1, 1, N), None = all. Scores are made part by part and normalised together.
+    shared without a copy by the next R/B texts each; seen (B, 1, 1, N), None = all. Scores are made part by part and normalised together.
     """
     if getattr(module, 'kept', None) is not None:               # `PALM.prefix` asks for them
         module.kept[:] = key, value
@@ -232,7 +232,7 @@ class PALM(nn.Module):
     def generate(self, input_ids, attention_mask=None, pixels=None, features=None, num_beams=1, max_new_tokens=20, do_sample=False, compile=False,
                  **generation):
         """transformers' own `generate`; prompts (B*G, T) left padded. Returns the new ids alone (B*G, <= max_new_tokens). All of a prompt but its last
-        token joins the prefix, which beams share. compile: every new token by torch.compile; lengths are such that a batch's graph serves the next."""
+        token joins the prefix, which beams share. compile: new tokens by torch.compile, prompts padded to whole PROMPT_STEPs: its graphs serve all batches."""
         if compile and not self.compiled:
             self.llm.forward, self.compiled = torch.compile(self.llm.forward), True
         with torch.compiler.set_stance('force_eager'):          # only what is done for every token is compiled
@@ -246,9 +246,9 @@ class PALM(nn.Module):
             for layer, kv in zip(self.decoder.layers, read.layers):
                 layer.self_attn.prefix.append((kv.keys, kv.values, mask[:, None, None, :-1].bool()))
         with torch.compiler.set_stance('default' if compile else 'force_eager'):
-            ids = self.llm.generate(inputs_embeds=x[:, -1:], position_ids=position_ids[:, -1:], num_beams=num_beams, max_new_tokens=max_new_tokens,
+            ids = self.llm.generate(inputs_embeds=x[:, -1:], attention_mask=mask[:, -1:], position_ids=position_ids[:, -1:], num_beams=num_beams,
                                     past_key_values=StaticCache(self.llm.config, max_cache_len=max_new_tokens) if compile else None,
-                                    do_sample=do_sample, **generation)
+                                    max_new_tokens=max_new_tokens, do_sample=do_sample, **generation)
         self.set_prefix({})
         return ids
 

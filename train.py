@@ -138,7 +138,7 @@ def main(config):
     with contextlib.nullcontext() if is_main else contextlib.redirect_stdout(None):     # one process says what is left out
         rows = {split: load_rows(config, split) for split in ('train', 'val')}
     rows['val'] = rows['val'][::-(-len(rows['val']) // eval_rows)]
-    config['data_digest'] = hashlib.sha256(json.dumps(rows).encode()).hexdigest()[:16]         # to resume, the data must be the same, too
+    config['data_digest'] = hashlib.sha256(json.dumps(rows).encode()).hexdigest()[:16]         # to resume, the rows must be the same, too
     resuming = prepare_out_dir(config, is_main)
     wait()
     if shard_llm and not 1 < world <= len(rows['val']):
@@ -177,7 +177,7 @@ def main(config):
     last_iter = max_iters or max(1, round(epochs * steps_per_epoch))
     step, best, window, logged = 0, math.inf, 0.0, 0        # window: the summed loss since the last log line, at step `logged`
     if resuming:
-        step, best, window, logged = restore(config, model, optimizer, scaler, device)
+        step, best, window, logged = restore(model, optimizer, scaler, device)
     say(f'{sum(p.numel() for p in params):,} trained parameters in {len(params)} tensors; {sum(p.numel() for p in model.llm.parameters()):,} frozen '
         f'in the LLM; {len(rows["train"])} training and {len(rows["val"])} validation rows; {last_iter} steps of {batch_size * accumulate} on '
         f'{world} x {device} in {dtype}')
@@ -316,32 +316,32 @@ def main(config):
 # ---- the parts ------------------------------------------------------------------------------------------------------
 
 def prepare_out_dir(config, is_main):
-    """True to resume. A run that is already there is never overwritten."""
+    """True to resume. A run that is already there is never overwritten, nor continued with other knobs or data."""
     there = [f for f in ('resume.pt', 'best.safetensors', 'last.safetensors') if os.path.exists(f'{out_dir}/{f}')]
     if init_from == 'resume' and 'resume.pt' not in there:
         sys.exit(f'{out_dir}/resume.pt: nothing to resume')
     resuming = 'resume.pt' in there and init_from in ('resume', 'auto')
     if there and not resuming:
         sys.exit(f'{out_dir} holds a run ({", ".join(there)}): --init_from=resume continues it, another --out_dir leaves it alone, or remove it')
+    was = json.loads(Path(f'{out_dir}/config.json').read_text()) if resuming else {}
+    differ = ', '.join(f'{k}={v!r}, now {config.get(k)!r}' for k, v in was.items() if config.get(k) != v and k not in MAY_DIFFER)
+    if differ:
+        sys.exit(f'{out_dir} was trained with other knobs or data: {differ}. Give the same (data_digest is of the rows and their paths), or another --out_dir')
     if is_main:
         print('\n'.join(f'{k} = {v!r}' for k, v in config.items()))
-    if is_main and not resuming:                                # a resumed run's config.json is renewed once the knobs are found to agree
         os.makedirs(out_dir, exist_ok=True)
         write_atomically(f'{out_dir}/config.json', lambda path: Path(path).write_text(json.dumps(config, indent=1)))
-        Path(f'{out_dir}/metrics.jsonl').unlink(missing_ok=True)
+        if not resuming:
+            Path(f'{out_dir}/metrics.jsonl').unlink(missing_ok=True)
     return resuming
 
 
-def restore(config, model, optimizer, scaler, device):
+def restore(model, optimizer, scaler, device):
     """Continue out_dir's run: weights, optimizer, scaler; returns (step, best loss, loss window). Later log entries are dropped."""
     try:
         state = torch.load(f'{out_dir}/resume.pt', map_location=device, weights_only=True)
     except Exception as e:
         sys.exit(f'{out_dir}/resume.pt is not whole ({str(e).splitlines()[0]})')
-    differ = {k: (v, config.get(k)) for k, v in state['config'].items() if config.get(k) != v and k not in MAY_DIFFER}
-    if differ:
-        sys.exit(f'{out_dir} was trained with other knobs or data: ' + ', '.join(f'{k}={was!r}, now {now!r}' for k, (was, now) in differ.items())
-                 + '. Give the same ones, or another --out_dir')
     with torch.no_grad():
         for name, p in model.trained().items():
             p.copy_(state['trained'][name])
@@ -352,7 +352,6 @@ def restore(config, model, optimizer, scaler, device):
         kept = [line for line in lines if line.endswith('\n') and json.loads(line)['iter'] <= state['step']]
         write_atomically(f'{out_dir}/metrics.jsonl', lambda path: Path(path).write_text(''.join(kept)))
         print(f'resuming {out_dir} at step {state["step"]}')
-        write_atomically(f'{out_dir}/config.json', lambda path: Path(path).write_text(json.dumps(config, indent=1)))
     return state['step'], state['best'], state['window'], state['logged']
 
 

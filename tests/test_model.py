@@ -151,7 +151,7 @@ def test_source_dropout_is_of_training_alone():
 
 
 @greedy_or_beams
-@pytest.mark.parametrize('llm, G', [('llama', 1), ('llama', 2), ('opt', 2), ('opt_postnorm', 2)])
+@pytest.mark.parametrize('llm, G', [('llama', 1), ('llama', 2), ('qwen3', 1), ('opt', 2), ('opt_postnorm', 2)])
 @flowing_or_fresh
 def test_generates_what_the_plain_way_does(llm, mechanism, G, num_beams):
     palm = make(llm, mechanism)

@@ -11,6 +11,7 @@ import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import pytest
 import torch
@@ -21,6 +22,7 @@ from conftest import ROOT, flags, start
 from data import collate, tokenize_rows
 from media import load
 from rows import load_rows
+from metrics import draw_losses
 from model import load_checkpoint
 
 TINY = dict(device='cpu', dtype='float32', adapter_dim=32, mapper_heads=4, n_queries=4, batch_size=8, max_iters=4, eval_interval=2, log_interval=3,
@@ -234,6 +236,15 @@ def test_an_adapter_without_its_resume_file_is_kept(trained, train, tmp_path, ke
 
 def test_nothing_to_resume(train, knobs):
     assert 'nothing to resume' in train(fails=True, init_from='resume') and not os.path.exists(knobs['out_dir'])
+
+
+def test_ctrl_c_while_the_loss_is_drawn(monkeypatch, tmp_path):
+    (tmp_path / 'metrics.jsonl').write_text('{"iter": 1, "loss": 2.0}\n{"iter": 2, "loss": 1.0}\n')
+    monkeypatch.setattr('matplotlib.figure.Figure.savefig', lambda figure, path, **how: (os.kill(os.getpid(), signal.SIGINT), Path(path).write_text('drawn')))
+    handler = signal.getsignal(signal.SIGINT)
+    with pytest.raises(KeyboardInterrupt):
+        draw_losses(tmp_path)
+    assert (tmp_path / 'loss.png').read_text() == 'drawn' and signal.getsignal(signal.SIGINT) is handler
 
 
 def test_ctrl_c(knobs, tmp_path):
