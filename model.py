@@ -33,7 +33,7 @@ from encoders import Encoder
 from scale import shard_over_processes
 
 LLM_FAMILIES = ('llama', 'mistral', 'qwen2', 'qwen3', 'opt')    # the layouts of layer that `keys_values` knows
-PROMPT_STEP = 32                                                # tokens
+PROMPT_STEP = 32                                                # tokens: compiled generation pads prompts to a multiple
 NEVER = torch.finfo(torch.float16).min                          # a score of no weight, whatever the precision
 
 
@@ -240,10 +240,10 @@ class PALM(nn.Module):
             x, mask, position_ids = self.embed(input_ids, attention_mask)
             pad = -(x.shape[1] - 1) % PROMPT_STEP if compile else 0
             x, mask = F.pad(x, (0, 0, pad, 0)), F.pad(torch.ones_like(position_ids) if mask is None else mask, (pad, 0))
-            position_ids, read = F.pad(position_ids, (pad, 0)), DynamicCache()
+            position_ids, cache = F.pad(position_ids, (pad, 0)), DynamicCache()
             if x.shape[1] > 1:
-                self.decoder(inputs_embeds=x[:, :-1], attention_mask=mask[:, :-1], position_ids=position_ids[:, :-1], past_key_values=read, use_cache=True)
-            for layer, kv in zip(self.decoder.layers, read.layers):
+                self.decoder(inputs_embeds=x[:, :-1], attention_mask=mask[:, :-1], position_ids=position_ids[:, :-1], past_key_values=cache, use_cache=True)
+            for layer, kv in zip(self.decoder.layers, cache.layers):
                 layer.self_attn.prefix.append((kv.keys, kv.values, mask[:, None, None, :-1].bool()))
         with torch.compiler.set_stance('default' if compile else 'force_eager'):
             ids = self.llm.generate(inputs_embeds=x[:, -1:], attention_mask=mask[:, -1:], position_ids=position_ids[:, -1:], num_beams=num_beams,

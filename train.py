@@ -242,7 +242,7 @@ def main(config):
             say(f'    {caption or ""}   <- {row_targets(row)[0]}')
         record(dict(iter=step, val_loss=val_loss, samples=captions))
         better, best = val_loss < best, min(val_loss, best)
-        state = dict(step=step, best=best, window=window, logged=logged, config=config, trained=model.trained(),
+        state = dict(step=step, best=best, window=window, logged=logged, trained=model.trained(),
                      optimizer=optimizer.state_dict(), scaler=scaler.state_dict())
         for which in ('best', 'last') if better else ('last',):
             save_adapter(f'{out_dir}/{which}.safetensors', model.trained(), config, iter=step, val_loss=val_loss)
