@@ -12,6 +12,7 @@ its prefix. Rotary positions: the prefix sits at -N..-1 in every layer, text sta
 Shapes: B inputs, G texts per input, R texts or beams, T text tokens, P prompt tokens, N prefix tokens, D width, L layers, V vocabulary,
 H query heads, K key/value heads, C channels of a head.
 """
+import inspect
 import json
 import os
 
@@ -33,6 +34,8 @@ from encoders import Encoder
 from scale import shard_over_processes
 
 LLM_FAMILIES = ('llama', 'mistral', 'qwen2', 'qwen3', 'opt')    # the layouts of layer that `keys_values` knows
+# transformers 5.24 renamed this argument of a decoder and of `generate`; the old name warns there, and later goes
+CACHE = 'cache' if 'cache' in inspect.signature(transformers.LlamaModel.forward).parameters else 'past_key_values'
 PROMPT_STEP = 32                                                # tokens: compiled generation pads prompts to a multiple
 NEVER = torch.finfo(torch.float16).min                          # a score of no weight, whatever the precision
 
@@ -242,13 +245,15 @@ class PALM(nn.Module):
             x, mask = F.pad(x, (0, 0, pad, 0)), F.pad(torch.ones_like(position_ids) if mask is None else mask, (pad, 0))
             position_ids, cache = F.pad(position_ids, (pad, 0)), DynamicCache()
             if x.shape[1] > 1:
-                self.decoder(inputs_embeds=x[:, :-1], attention_mask=mask[:, :-1], position_ids=position_ids[:, :-1], past_key_values=cache, use_cache=True)
+                self.decoder(inputs_embeds=x[:, :-1], attention_mask=mask[:, :-1], position_ids=position_ids[:, :-1],
+                             use_cache=True, **{CACHE: cache})
             for layer, kv in zip(self.decoder.layers, cache.layers):
                 layer.self_attn.prefix.append((kv.keys, kv.values, mask[:, None, None, :-1].bool()))
+        if compile:                                             # one length for all batches, so that they share their graphs
+            generation[CACHE] = StaticCache(self.llm.config, max_cache_len=max_new_tokens)
         with torch.compiler.set_stance('default' if compile else 'force_eager'):
-            ids = self.llm.generate(inputs_embeds=x[:, -1:], attention_mask=mask[:, -1:], position_ids=position_ids[:, -1:], num_beams=num_beams,
-                                    past_key_values=StaticCache(self.llm.config, max_cache_len=max_new_tokens) if compile else None,
-                                    max_new_tokens=max_new_tokens, do_sample=do_sample, **generation)
+            ids = self.llm.generate(inputs_embeds=x[:, -1:], attention_mask=mask[:, -1:], position_ids=position_ids[:, -1:],
+                                    num_beams=num_beams, max_new_tokens=max_new_tokens, do_sample=do_sample, **generation)
         self.set_prefix({})
         return ids
 
