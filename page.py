@@ -11,6 +11,7 @@ import soundfile
 from PIL import Image
 
 from rows import BadData, medium_of
+from scores import describe_rule
 
 STYLE = """:root{color-scheme:light dark;--soft:light-dark(#6a6a70,#a2a2a8);--line:light-dark(#e2e0da,#36383c)}.see{color:light-dark(#24705c,#63c5a8)}
 .blind{color:light-dark(#ad6030,#dd9a63)}*{box-sizing:border-box;margin:0}.bars{margin-top:auto}.bar{display:flex;align-items:center}body{max-width:1400px;
@@ -110,6 +111,14 @@ def answers_page(result):
         truths = ', '.join(f'{t} ({n})' if n > 1 else t for t in dict.fromkeys(row['answers']) for n in [row['answers'].count(t)])
         below = f'<p>{escape(row["question"])}</p>'
         below += f'<p class="blind"><span class="soft">blind:</span> {escape(row["blind_answer"])}</p>' if 'blind_answer' in row else ''
-        below += f'<p class="soft">{row["accuracy"]:.0f}% right; truth: {escape(truths)}</p>'
-        cards.append(card(row, row['accuracy'], row['answer'], below, ''))
-    return page('answers', result, table, 'VQA accuracy x 100, or exact matches where there is one true answer.', cards)
+        if row['accuracy'] is None:
+            verdict = 'left out of the score'
+        else:
+            verdict = f'{row["accuracy"]:.0f}% right'
+        below += f'<p class="soft">{verdict}; truth: {escape(truths)}</p>'
+        # what is left out is sorted below what is wrong
+        position = -1 if row['accuracy'] is None else row['accuracy']
+        cards.append(card(row, position, row['answer'], below, ''))
+    rule = result['rule']
+    note = f'Accuracy x 100 by the rule {rule!r}. {describe_rule(rule)}'
+    return page('answers', result, table, escape(note), cards)

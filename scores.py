@@ -1,5 +1,6 @@
 """
-How captions and answers are scored: CIDEr, BLEU and ROUGE-L without Java, METEOR and SPICE with it, and the official VQA accuracy.
+How captions and answers are scored: CIDEr, BLEU and ROUGE-L without Java, METEOR and SPICE with it;
+answers by the official rule of their data set (RULES).
 """
 import re
 import subprocess
@@ -58,52 +59,200 @@ def score_captions(references, hypotheses, java=False):
     return {k: 100 * float(v) for k, v in scores.items()}, [100 * float(c) for c in ciders], missing
 
 
-# ---- answers --------------------------------------------------------------------------------------------------------
+# ---- answers -------------------------------------------------------------------------------------
 
-SPLIT_AT = ';/[]"{}()=+\\_-><@`,?!'
-NUMBERS = dict(zip('none zero one two three four five six seven eight nine ten'.split(), '0 0 1 2 3 4 5 6 7 8 9 10'.split()))
-APOSTROPHES = """ain't aren't can't could've couldn't couldn't've didn't doesn't don't hadn't hadn't've hasn't haven't he'd he'd've he's how'd how'll
-    how's isn't it'd it'd've it'll ma'am mightn't mightn't've might've mustn't must've needn't not've o'clock oughtn't 'ow's'at shan't she'd've
-    should've shouldn't shouldn't've somebody'd've somebody'll somebody's someone'd someone'd've someone'll someone's something'd something'd've
-    something'll that's there'd there'd've there're there's they'd they'd've they'll they're they've 'twas wasn't we'd've we've weren't what'll
-    what're what's what've when's where'd where's where've who'd who'd've who'll who's who've why'll why're why's won't would've wouldn't
-    wouldn't've y'all y'all'll y'all'd've you'd you'd've you'll you're you've""".split()
-CONTRACTIONS = {w[:i] + w[i + 1:]: w for w in APOSTROPHES for i, c in enumerate(w) if c == "'"} | {"somebody'd": 'somebodyd'}
+# in the order of the official list; the order does not matter
+PUNCTUATION_MARKS = ';/[]"{}()=+\\_-><@`,?!'
+ARTICLES = ('a', 'an', 'the')
+NUMBER_WORDS = {'none': '0', 'zero': '0', 'one': '1', 'two': '2', 'three': '3', 'four': '4',
+                'five': '5', 'six': '6', 'seven': '7', 'eight': '8', 'nine': '9', 'ten': '10'}
+APOSTROPHES = """ain't aren't can't could've couldn't couldn't've didn't doesn't don't hadn't
+    hadn't've hasn't haven't he'd he'd've he's how'd how'll how's isn't it'd it'd've it'll ma'am
+    mightn't mightn't've might've mustn't must've needn't not've o'clock oughtn't 'ow's'at shan't
+    she'd've should've shouldn't shouldn't've somebody'd've somebody'll somebody's someone'd
+    someone'd've someone'll someone's something'd something'd've something'll that's there'd
+    there'd've there're there's they'd they'd've they'll they're they've 'twas wasn't we'd've we've
+    weren't what'll what're what's what've when's where'd where's where've who'd who'd've who'll
+    who's who've why'll why're why's won't would've wouldn't wouldn't've y'all y'all'll y'all'd've
+    you'd you'd've you'll you're you've""".split()
+
+
+def contractions():
+    """Returns {a contraction that lacks one of its apostrophes: the contraction}, and the official
+    list's slip of the pen."""
+    table = {"somebody'd": 'somebodyd'}
+    for word in APOSTROPHES:
+        for i, character in enumerate(word):
+            if character == "'":
+                table[word[:i] + word[i + 1:]] = word
+    return table
+
+
+CONTRACTIONS = contractions()
 
 
 def strip_punctuation(text):
-    """As the official evaluation: a mark goes without a trace where it stands beside a space, or the text has a number such as 1,000;
-    else it leaves a space ("black-white" is two words). Full stops go, but for those before a digit."""
+    """Returns the text without punctuation, as the official VQA script makes it: a mark goes
+    without a trace where it stands beside a space, or where the text has a number such as 1,000;
+    else it leaves a space ("black-white" is two words). Full stops go, but for those before a
+    digit."""
+    has_thousands = re.search(r'\d,\d', text) is not None
     stripped = text
-    for p in SPLIT_AT:
-        stripped = stripped.replace(p, '' if f'{p} ' in text or f' {p}' in text or re.search(r'\d,\d', text) else ' ')
-    return re.sub(r'\.(?!\d)', '', stripped)
+    for mark in PUNCTUATION_MARKS:
+        beside_space = f'{mark} ' in text or f' {mark}' in text
+        stripped = stripped.replace(mark, '' if beside_space or has_thousands else ' ')
+    # the official scripts hand re.UNICODE, which is 32, to re.sub as the number of stops to remove
+    return re.sub(r'\.(?!\d)', '', stripped, count=32)
+
+
+def one_line(text):
+    """Returns the text with line breaks and tabs as spaces, and none around it."""
+    return text.replace('\n', ' ').replace('\t', ' ').strip()
 
 
 def normalise(text):
-    """'The two dogs, dont!' -> "2 dogs don't": punctuation, number words, articles, contractions."""
-    words = strip_punctuation(text.replace('\n', ' ').replace('\t', ' ').strip()).lower().split()
-    words = [NUMBERS.get(w, w) for w in words]
-    return ' '.join(CONTRACTIONS.get(w, w) for w in words if w not in ('a', 'an', 'the'))
+    """Returns what the official VQA script compares, 'The two dogs, dont!' -> "2 dogs don't": no
+    punctuation, lower case, number words as digits, no articles, contractions with apostrophes."""
+    words = []
+    for word in strip_punctuation(one_line(text)).lower().split():
+        word = NUMBER_WORDS.get(word, word)
+        if word not in ARTICLES:
+            words.append(CONTRACTIONS.get(word, word))
+    return ' '.join(words)
 
 
-def accuracy(answer, truths):
-    """The official VQA accuracy, 0 to 1: min(1, matches / 3) among all annotators but one, averaged over who is left out. A single true
-    answer (GQA, video, easy-VQA) must be matched exactly. As in the official script the annotators' answers are normalised less than the
-    model's (their punctuation alone), and not at all where they all agree."""
-    answer = normalise(answer)
-    if len(truths) == 1:
-        return float(answer == normalise(truths[0]))
-    truths = [strip_punctuation(t) for t in truths] if len(set(truths)) > 1 else truths
-    matches = sum(t == answer for t in truths)
-    return sum(min(1, (matches - (t == answer)) / 3) for t in truths) / len(truths)
+def normalise_evalai(text):
+    """Returns what EvalAI's answer processor compares, "The dog's, 1,000?" -> "dog 's 1000": as the
+    VQA script, but commas and question marks go first, without a trace, and 's is a word."""
+    text = text.lower().replace(',', '').replace('?', '').replace("'s", " 's")
+    return normalise(text)
 
 
-def score_answers(rows, answers):
-    """Rows with `answers` and perhaps `question_type`, `answer_type` -> ({name: mean accuracy x 100}, [accuracy of each x 100])."""
-    each, groups = [], defaultdict(list)
+def leave_one_out(prediction, answers):
+    """Returns the VQA accuracy of an already normalised prediction, 0 to 1: min(1, matches / 3)
+    among all annotators but one, averaged over who is left out. With fewer than four annotators
+    nothing reaches 1, and with a single one everything is 0."""
+    matches = answers.count(prediction)
+    total = 0
+    for answer in answers:
+        total += min(1, (matches - (answer == prediction)) / 3)
+    return total / len(answers)
+
+
+# ---- rules: (prediction, row) -> 0 to 1, None where the official script leaves the question out ---
+
+def score_vqa(prediction, row):
+    """The script of VQAv2 (visualqa.org) as it stands since March 2021: both sides are normalised
+    where the annotators differ, neither where they all agree; one annotator is left out in turn."""
+    prediction = one_line(prediction)
+    answers = [one_line(answer) for answer in row['answers']]
+    if len(set(answers)) > 1:
+        prediction = normalise(prediction)
+        answers = [normalise(answer) for answer in answers]
+    return leave_one_out(prediction, answers)
+
+
+def score_depalm(prediction, row):
+    """DePALM's own VQA accuracy: as 'vqa', but both sides are always normalised."""
+    answers = [normalise(answer) for answer in row['answers']]
+    return leave_one_out(normalise(prediction), answers)
+
+
+def score_textvqa(prediction, row):
+    """TextVQA's accuracy: as 'vqa', but both sides always pass EvalAI's answer processor."""
+    answers = [normalise_evalai(answer) for answer in row['answers']]
+    return leave_one_out(normalise_evalai(prediction), answers)
+
+
+def score_aokvqa(prediction, row):
+    """A-OKVQA's own script: min(1, exact matches / 3) of all annotators, nothing is normalised, and
+    questions with difficult_direct_answer are left out."""
+    if row.get('difficult_direct_answer'):
+        return None
+    return min(1.0, row['answers'].count(prediction) / 3)
+
+
+def score_exact(prediction, row):
+    """Exact match, as GQA's script and the video question sets: 1 if the prediction is one of the
+    answers letter by letter; neither case nor punctuation nor spaces are forgiven."""
+    return float(prediction in row['answers'])
+
+
+def score_epalm(prediction, row):
+    """eP-ALM's accuracy on GQA and on videos: 1 if the prediction is one of the answers once both
+    are normalised as the VQA script does."""
+    answers = [normalise(answer) for answer in row['answers']]
+    return float(normalise(prediction) in answers)
+
+
+def score_vqa_or_exact(prediction, row):
+    """As 'vqa' where a question has several answers, as 'exact' where it has one."""
+    score = score_vqa if len(row['answers']) > 1 else score_exact
+    return score(prediction, row)
+
+
+RULES = {'vqa': score_vqa, 'depalm': score_depalm, 'textvqa': score_textvqa, 'aokvqa': score_aokvqa,
+         'exact': score_exact, 'epalm': score_epalm, 'vqa_or_exact': score_vqa_or_exact}
+LEAVE_ONE_OUT = ('vqa', 'depalm', 'textvqa')
+# of other data sets, a user's among them, the number of answers decides
+DATASET_RULES = {'vqav2': 'vqa', 'vqav2_karpathy': 'vqa', 'okvqa': 'vqa', 'textvqa': 'textvqa',
+                 'aokvqa': 'aokvqa', 'gqa': 'exact', 'msrvtt_qa': 'exact', 'msvd_qa': 'exact'}
+
+
+def describe_rule(rule):
+    """Returns what a rule does, in words: its docstring on one line."""
+    return ' '.join(RULES[rule].__doc__.split())
+
+
+def default_rule(dataset, rows):
+    """Returns the name of the rule that scores these rows: the official one of a known data set; of
+    any other, 'vqa' where every question has several answers, 'exact' where every one has a single
+    answer, 'vqa_or_exact' where both occur."""
+    if dataset in DATASET_RULES:
+        return DATASET_RULES[dataset]
+    single = sum(len(row['answers']) == 1 for row in rows)
+    if single == 0:
+        return 'vqa'
+    return 'exact' if single == len(rows) else 'vqa_or_exact'
+
+
+def check_rule(rule, rows):
+    """Raises ValueError where a rule cannot score these rows, before answers are generated."""
+    if rule not in RULES:
+        names = ', '.join(map(repr, RULES))
+        raise ValueError(f'rule={rule!r}: expected one of {names}')
+    single = sum(len(row['answers']) == 1 for row in rows)
+    if rule in LEAVE_ONE_OUT and single:
+        raise ValueError(
+            f'rule={rule!r} leaves one annotator out and counts the others, but {single} of '
+            f'{len(rows)} questions have a single answer; --rule=exact scores those')
+    if rule == 'aokvqa' and all(row.get('difficult_direct_answer') for row in rows):
+        raise ValueError(
+            "rule='aokvqa' leaves out questions with difficult_direct_answer, and all of these "
+            "have it; --rule=depalm scores them")
+
+
+def score_answers(rows, answers, rule):
+    """Scores one answer for each row by the rule of that name.
+
+    rows have `answers`, perhaps `question_type` and `answer_type`. Returns ({name: mean accuracy x
+    100}, [accuracy of each row x 100, None where the rule leaves the question out]). Raises
+    ValueError where it leaves out all of them."""
+    score = RULES[rule]
+    accuracies = []
+    groups = defaultdict(list)
     for row, answer in zip(rows, answers):
-        each.append(100 * accuracy(answer, row['answers']))
-        for name in ('accuracy', *(f'{kind} {row[key]!r}' for key, kind in (('answer_type', 'answers'), ('question_type', 'questions')) if key in row)):
-            groups[name].append(each[-1])
-    return {name: round(sum(values) / len(values), 2) for name, values in groups.items()}, each
+        accuracy = score(answer, row)
+        if accuracy is None:
+            accuracies.append(None)
+            continue
+        accuracies.append(100 * accuracy)
+        groups['accuracy'].append(100 * accuracy)
+        if 'answer_type' in row:
+            groups[f'answers {row["answer_type"]!r}'].append(100 * accuracy)
+        if 'question_type' in row:
+            groups[f'questions {row["question_type"]!r}'].append(100 * accuracy)
+    if not groups:
+        raise ValueError(f'rule={rule!r} leaves out every question that could be answered')
+    means = {name: round(sum(values) / len(values), 2) for name, values in groups.items()}
+    return means, accuracies

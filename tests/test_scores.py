@@ -3,8 +3,13 @@ Scores: ours against those of pycocoevalcap with Java, on the 200 captioned pict
 
 captions.json holds texts, one picture a line, and what pycocoevalcap's own PTBTokenizer, Cider, Bleu, Rouge and Meteor make of them.
 `python tests/test_scores.py` computes that again from its texts; it needs java and a UTF-8 locale.
+
+vqa_cases.json holds predictions, annotators' answers ({text: how many wrote it}), a rule, and the
+score worked out by hand from the official scripts. reference_vqa.py is a second implementation of
+the rules that shares nothing with ours.
 """
 import json
+import random
 import shutil
 import sys
 from pathlib import Path
@@ -18,10 +23,13 @@ import java
 import sample
 import scores
 from java import java_tokenize
-from scores import normalise, score_captions, tokenize
+from reference_vqa import reference_score
+from scores import RULES, check_rule, default_rule, normalise, score_answers, score_captions
+from scores import tokenize
 
 FIXTURE = Path(__file__).with_name('captions.json')
 PICTURES, CORPUS = (json.loads(FIXTURE.read_text(encoding='utf-8'))[k] for k in ('pictures', 'corpus'))
+VQA_CASES = json.loads(FIXTURE.with_name('vqa_cases.json').read_text(encoding='utf-8'))
 REFERENCES, HYPOTHESES = [p['references'] for p in PICTURES], [p['hypothesis'] for p in PICTURES]
 PURE = ['CIDEr', 'BLEU-1', 'BLEU-2', 'BLEU-3', 'BLEU-4', 'ROUGE-L']
 needs_java = pytest.mark.skipif(not shutil.which('java'), reason='no java on the PATH')
@@ -214,6 +222,122 @@ def test_script_without_a_working_java_generates_nothing(evaluate, tmp_path, mon
 def test_odd_answers(text, normal):
     """By hand, from the rules of the official evaluation (GT-Vision-Lab/VQA, vqaEval.py)."""
     assert normalise(text) == normal
+
+
+def annotators(counts):
+    """Returns ['two', 'two', '2'] for {'two': 2, '2': 1}."""
+    answers = []
+    for text, count in counts.items():
+        answers += [text] * count
+    return answers
+
+
+@pytest.mark.parametrize('case', VQA_CASES, ids=range(len(VQA_CASES)))
+def test_answers_score_as_worked_out_by_hand(case):
+    answers = annotators(case['answers'])
+    ours = RULES[case['rule']](case['prediction'], {'answers': answers})
+    assert ours == pytest.approx(case['score']), case['why']
+    reference = reference_score(case['rule'], case['prediction'], answers)
+    assert reference == pytest.approx(case['score']), case['why']
+
+
+@pytest.mark.parametrize('text', ['two', 'coca-cola', 'the north face'])
+@pytest.mark.parametrize('rule', ['vqa', 'depalm', 'textvqa', 'aokvqa'])
+def test_what_all_ten_annotators_say_is_right(rule, text):
+    assert score_answers([{'answers': [text] * 10}], [text], rule) == ({'accuracy': 100.0}, [100.0])
+
+
+ODD_TOKENS = """two 2 ten 10 none zero 0 eleven one-way a an the A The theater u.s. U.S.A. no. no .5
+    3.5 3. ... . , ; - _ / ? ! " ( [x] {y} = + \\ > < @ ` : ' & % $5.00 #1 1,000 1,000.50 1,2-3 1,
+    ,5 red,blue coca-cola black/white e-mail@site.com what?! dont don't isnt isn't it's its Im I'm
+    somebody'd somebodyd couldntve couldnt've couldn'tve couldn't've 'twas twas o'clock oclock
+    yall'd've dog's DOG'S dogs thats that's let's she's ow's'at caf\u00e9 CAF\u00c9 \u732b \u00bd
+    \u0663,\u0664 don\u2019t \u0130stanbul \u00df \u00a0 north face cat Cat""".split() + ['.' * 33, '']
+JOINTS = [' ', ' ', ' ', '', '-', ',', '\n', '\t', '  ', '\n\n', ', ', ' / ']
+
+
+def odd_answer(generator):
+    """Returns one to four odd tokens, joined oddly."""
+    text = generator.choice(ODD_TOKENS)
+    for _ in range(generator.randrange(4)):
+        text += generator.choice(JOINTS) + generator.choice(ODD_TOKENS)
+    return text
+
+
+def variants(text):
+    """Returns spellings of a text, some of which a rule takes for the same."""
+    return [text, f'{text} ', f'the {text}', f'{text}.', text.upper(), text.replace('-', ' '),
+            text.replace("'", ''), text.replace(',', ''), text.replace('two', '2'), normalise(text)]
+
+
+def odd_questions(number, seed):
+    """Returns [(prediction, answers of one to ten annotators)]."""
+    generator = random.Random(seed)
+    questions = []
+    for _ in range(number):
+        texts = variants(odd_answer(generator)) + [odd_answer(generator)]
+        n = generator.choice([1, 2, 5, 10, 10, 10, 10])
+        if generator.random() < 0.3:
+            answers = [generator.choice(texts)] * n
+        else:
+            answers = generator.choices(texts, k=n)
+        questions.append((generator.choice(texts + answers), answers))
+    return questions
+
+
+@pytest.mark.parametrize('rule', RULES)
+def test_odd_answers_score_as_in_the_reference_implementation(rule):
+    ours, reference = [], []
+    questions = odd_questions(500, seed=14)
+    for prediction, answers in questions:
+        ours.append(RULES[rule](prediction, {'answers': answers}))
+        reference.append(reference_score(rule, prediction, answers))
+    wrong = [question for question, a, b in zip(questions, ours, reference) if abs(a - b) > 1e-12]
+    assert not wrong
+    # the questions are neither all right nor all wrong
+    assert 25 < sum(score == 0 for score in ours) < 475
+
+
+def test_the_rules_differ_on_odd_answers():
+    questions = odd_questions(500, seed=14)
+    columns = set()
+    for score in RULES.values():
+        columns.add(tuple(score(prediction, {'answers': a}) for prediction, a in questions))
+    assert len(columns) == len(RULES)
+
+
+def test_difficult_questions_of_aokvqa_are_left_out_by_its_own_rule_alone():
+    rows = [{'answers': ['taxi'] * 10, 'difficult_direct_answer': False},
+            {'answers': ['ride'] * 10, 'difficult_direct_answer': True},
+            {'answers': ['taxi'] * 2 + ['ride'] * 8}]
+    scores, each = score_answers(rows, ['taxi', 'taxi', 'taxi'], 'aokvqa')
+    assert scores == {'accuracy': 83.33}
+    assert each == [100, None, pytest.approx(66.6666667)]
+    scores, each = score_answers(rows, ['taxi', 'taxi', 'taxi'], 'depalm')
+    assert scores == {'accuracy': 53.33} and each == [100, 0, pytest.approx(60)]
+
+
+@pytest.mark.parametrize('dataset, rule', [
+    ('vqav2', 'vqa'), ('vqav2_karpathy', 'vqa'), ('okvqa', 'vqa'), ('textvqa', 'textvqa'),
+    ('aokvqa', 'aokvqa'), ('gqa', 'exact'), ('msrvtt_qa', 'exact'), ('msvd_qa', 'exact')])
+def test_a_data_set_has_its_official_rule(dataset, rule):
+    assert default_rule(dataset, [{'answers': ['yes']}]) == rule
+
+
+@pytest.mark.parametrize('numbers, rule', [
+    ([10, 10], 'vqa'), ([2], 'vqa'), ([1, 1], 'exact'), ([1, 10], 'vqa_or_exact')])
+def test_the_number_of_answers_decides_for_a_data_set_of_ones_own(numbers, rule):
+    assert default_rule('mine.jsonl', [{'answers': ['yes'] * n} for n in numbers]) == rule
+
+
+@pytest.mark.parametrize('rule, rows, words', [
+    ('vqa', [{'answers': ['yes']}, {'answers': ['no'] * 10}], '1 of 2 questions have a single'),
+    ('textvqa', [{'answers': ['yes']}], '--rule=exact'),
+    ('aokvqa', [{'answers': ['yes'], 'difficult_direct_answer': True}], '--rule=depalm'),
+    ('VQA', [{'answers': ['yes'] * 10}], "expected one of 'vqa', 'depalm'")])
+def test_a_rule_that_cannot_score_the_questions_is_refused(rule, rows, words):
+    with pytest.raises(ValueError, match=words):
+        check_rule(rule, rows)
 
 
 if __name__ == '__main__':
