@@ -21,7 +21,8 @@ MAX_ERRORS_SHOWN = 20
 MEDIA = ('image', 'audio', 'video')
 A_PATH, TEXTS = 'a path, relative to the file', 'a text or a list of texts, none empty'
 ROW_KEYS = dict(image=A_PATH, caption=TEXTS, audio=A_PATH, video=A_PATH, question='a text', answers=TEXTS, instruction='a text',
-                split="'train', 'val' or 'test'", id='anything', question_type='a text', answer_type='a text')
+                split="'train', 'val' or 'test'", id='anything', question_type='a text', answer_type='a text',
+                difficult_direct_answer='true or false')
 
 
 class BadData(Exception):
@@ -127,6 +128,9 @@ def row_errors(row, folder, known_files):
         errors.append(f"key 'question' is {row['question']!r}, expected {ROW_KEYS['question']}")
     if 'instruction' in row:
         errors += instruction_errors(row['instruction'], kind)
+    if not isinstance(row.get('difficult_direct_answer', False), bool):
+        errors.append(f"key 'difficult_direct_answer' is {row['difficult_direct_answer']!r}, "
+                      f"expected {ROW_KEYS['difficult_direct_answer']}")
     if row.get('split', 'train') not in ('train', 'val', 'test'):
         errors.append(f"key 'split' is {row['split']!r}, expected {ROW_KEYS['split']}")
     return errors, missing
@@ -205,17 +209,33 @@ def vqav2_karpathy(data_dir, split, config):
 
 
 def okvqa(data_dir, split, config):
-    """OK-VQA: OpenEnded_mscoco_{train,val}2014_questions.json, mscoco_{train,val}2014_annotations.json, the image folders of COCO; 'test' is 'val'."""
-    return vqa_rows(data_dir, split, config, 'OK-VQA (okvqa.allenai.org)', '', ['train2014' if split == 'train' else 'val2014'])
+    """Returns the rows of OK-VQA. data_dir holds OpenEnded_mscoco_{train,val}2014_questions.json,
+    mscoco_{train,val}2014_annotations.json and the image folders of COCO; 'test' is 'val'. The
+    answers are what the annotators wrote (`raw_answer`), as DePALM's, not their lemmas (`answer`)."""
+    folders = ['train2014' if split == 'train' else 'val2014']
+    return vqa_rows(data_dir, split, config, 'OK-VQA (okvqa.allenai.org)', '', folders,
+                    answer_key='raw_answer')
 
 
 def aokvqa(data_dir, split, config):
-    """A-OKVQA, its direct answers: aokvqa_v1p0_{train,val}.json and COCO's train2017/, val2017/. 'test' is 'val': the test answers are secret."""
+    """Returns the rows of A-OKVQA with its direct answers. data_dir holds
+    aokvqa_v1p0_{train,val}.json and COCO's train2017/ and val2017/. 'test' is 'val': the test
+    answers are secret. Questions with difficult_direct_answer train too, as in DePALM; the official
+    score leaves them out."""
     part = 'train' if split == 'train' else 'val'
     path = data_dir / f'aokvqa_v1p0_{part}.json'
-    return with_files(path, split, read(path, 'A-OKVQA (allenai.org/project/a-okvqa)', lambda file: [
-        dict(image=str(data_dir / f'{part}2017/{q["image_id"]:012d}.jpg'), question=q['question'], answers=q['direct_answers'], id=q['question_id'])
-        for q in file]), config)
+
+    def rows_of(questions):
+        rows = []
+        for question in questions:
+            image = data_dir / f'{part}2017/{question["image_id"]:012d}.jpg'
+            rows.append({'image': str(image), 'question': question['question'],
+                         'answers': question['direct_answers'], 'id': question['question_id'],
+                         'difficult_direct_answer': question['difficult_direct_answer']})
+        return rows
+
+    rows = read(path, 'A-OKVQA (allenai.org/project/a-okvqa)', rows_of)
+    return with_files(path, split, rows, config)
 
 
 def textvqa(data_dir, split, config):
@@ -236,8 +256,11 @@ def gqa(data_dir, split, config):
 
 
 def audiocaps(data_dir, split, config):
-    """AudioCaps: {train,val,test}.csv and the clips of a split in audio/{split}/, each as {youtube_id}_{start_time}.wav (or .flac, .ogg, .mp3) or by
-    the audiocap_id of one of its captions, 91139.wav: the names that the packages aac-datasets and audiocaps-download give."""
+    """Returns the rows of AudioCaps. data_dir holds {train,val,test}.csv and the clips of a split in
+    audio/{split}/, each as {youtube_id}_{start_time}.wav (or .flac, .ogg, .mp3) or by the
+    audiocap_id of one of its captions, 91139.wav: the names that the packages aac-datasets and
+    audiocaps-download give. `,` and `"` are removed from the captions, those to train on and the
+    references of val and test, as DePALM did."""
     path = data_dir / f'{split}.csv'
     there = {f.stem: f for f in sorted((data_dir / 'audio' / split).glob('*.*')) if f.suffix in ('.wav', '.flac', '.ogg', '.mp3')}
 
@@ -246,7 +269,7 @@ def audiocaps(data_dir, split, config):
         for line in lines:
             name = f'{line["youtube_id"]}_{line["start_time"]}'
             row = rows.setdefault(name, dict(audio='', caption=[], id=name))
-            row['caption'].append(line['caption'].strip())
+            row['caption'].append(line['caption'].replace(',', '').replace('"', '').strip())
             row['audio'] = row['audio'] or str(there.get(name) or there.get(line['audiocap_id']) or '')
         return [row | dict(audio=row['audio'] or str(data_dir / f'audio/{split}/{name}.wav')) for name, row in rows.items()]
     rows = read(path, 'AudioCaps (github.com/cdjkim/audiocaps)', clips, parse=lambda text: csv.DictReader(io.StringIO(text)))
@@ -293,17 +316,32 @@ KARPATHY = "Karpathy's caption_datasets.zip"
 VIDEO_QA = 'MSRVTT-QA or MSVD-QA (github.com/xudejing/video-question-answering)'
 
 
-def vqa_rows(data_dir, split, config, origin, prefix, folders, images=None):
-    """Questions about the pictures in these folders of COCO; images: the ids of those wanted, None = all."""
+def vqa_rows(data_dir, split, config, origin, prefix, folders, images=None, answer_key='answer'):
+    """Returns a row for every question about the pictures in these folders of COCO. images: the ids
+    of those wanted, None for all. answer_key: where an annotation holds an annotator's answer."""
+    def questions_of(file):
+        return {question['question_id']: question['question'] for question in file['questions']}
+
     rows = []
     for folder in folders:
-        asked = read(data_dir / f'{prefix}OpenEnded_mscoco_{folder}_questions.json', origin,
-                     lambda file: {q['question_id']: q['question'] for q in file['questions']})
+        questions_path = data_dir / f'{prefix}OpenEnded_mscoco_{folder}_questions.json'
+        questions = read(questions_path, origin, questions_of)
+
+        def rows_of(file):
+            folder_rows = []
+            for annotation in file['annotations']:
+                if images is not None and annotation['image_id'] not in images:
+                    continue
+                image = data_dir / folder / f'COCO_{folder}_{annotation["image_id"]:012d}.jpg'
+                folder_rows.append({
+                    'image': str(image), 'question': questions[annotation['question_id']],
+                    'answers': [answer[answer_key] for answer in annotation['answers']],
+                    'id': annotation['question_id'], 'question_type': annotation['question_type'],
+                    'answer_type': annotation['answer_type']})
+            return folder_rows
+
         path = data_dir / f'{prefix}mscoco_{folder}_annotations.json'
-        rows += read(path, origin, lambda file: [
-            dict(image=str(data_dir / folder / f'COCO_{folder}_{a["image_id"]:012d}.jpg'), question=asked[a['question_id']],
-                 answers=[x['answer'] for x in a['answers']], id=a['question_id'], question_type=a['question_type'], answer_type=a['answer_type'])
-            for a in file['annotations'] if images is None or a['image_id'] in images])
+        rows += read(path, origin, rows_of)
     return with_files(path, split, rows, config)
 
 

@@ -106,8 +106,21 @@ def audiocaps(folder):
     touch(folder / 'audio/train', 'r1nicOVtvkQ_130.wav', '58146.flac', '58146.json')
     touch(folder / 'audio/val', 'rqfQRErjfk8_170.wav', '97152.ogg')
     touch(folder / 'audio/test', '103548.wav')
-    return {split: [dict(audio=f'audio/{file}', caption=[text for _, youtube_id, _, text in captions[split] if name.startswith(youtube_id)], id=name)
-                    for name, file in names[split]] for split in names}
+    rows = {}
+    for split in names:
+        rows[split] = []
+        for name, file in names[split]:
+            mine = [text for _, youtube_id, _, text in captions[split] if name.startswith(youtube_id)]
+            # commas and quotation marks are removed
+            mine = [text.translate({ord(','): None, ord('"'): None}) for text in mine]
+            rows[split].append(dict(audio=f'audio/{file}', caption=mine, id=name))
+    return rows
+
+
+def test_captions_of_audiocaps_have_no_commas_and_quotation_marks(tmp_path):
+    audiocaps(tmp_path)
+    captions = load('audiocaps', data_dir=str(tmp_path))[1]['caption']
+    assert captions == ['Constant rattling noise and\nbirds']
 
 
 MSRVTT_SPLIT = dict(train=('video0', 'video6512'), val=('video6513', 'video7009'), test=('video7010', 'video9999'))

@@ -8,6 +8,7 @@ import torch
 from PIL import Image
 from transformers import AutoTokenizer
 
+import eval_vqa
 import rows
 from configurator import configure
 from conftest import ROOT, flags
@@ -16,7 +17,7 @@ from encoders import HUB, TIMM
 from model import load_checkpoint
 from page import answers_page
 from sample import generate_rows
-from scores import accuracy, normalise, score_answers, strip_punctuation
+from scores import normalise, score_answers, strip_punctuation
 
 CONFIG = dict(seed=0, texts_per_input=1, train_rows=0.0, restval=False, bad_rows='error', data_dir='')
 TINY = dict(device='cpu', dtype='float32', adapter_dim=32, mapper_heads=4, n_queries=4, batch_size=4, max_iters=2, num_workers=0,
@@ -54,19 +55,29 @@ def test_a_mark_beside_a_space_anywhere_goes_without_trace_everywhere():
     assert strip_punctuation('a-b - c') == 'ab  c' and strip_punctuation('a-b') == 'a b' and strip_punctuation('1,000 a-b') == '1000 ab'
 
 
-@pytest.mark.parametrize('answer, truths, score', [
-    ('cat', ['cat'] * 10, 1.0), ('cat', ['cat'] * 1 + ['dog'] * 9, 0.3), ('cat', ['cat'] * 2 + ['dog'] * 8, 0.6), ('cat', ['cat'] * 3 + ['dog'] * 7, 0.9),
-    ('cat', ['cat'] * 4 + ['dog'] * 6, 1.0), ('cow', ['cat'] * 4 + ['dog'] * 6, 0.0), ('the Cat.', ['cat'] * 10, 1.0),
-    ('two', ['two'] * 10, 0.0),                 # as officially: where all agree their answers are not normalised, the model's is
-    ('two', ['2'] * 9 + ['3'], 1.0), ('black white', ['black-white'] * 9 + ['x'], 1.0), ('Yes', ['yes.'], 1.0), ('no', ['yes'], 0.0), ('two', ['two'], 1.0)])
-def test_accuracy(answer, truths, score):
-    assert accuracy(answer, truths) == pytest.approx(score)
-
-
 def test_scores_by_type():
-    questions = [dict(answers=['yes'] * 10, answer_type='yes/no'), dict(answers=['no'] * 10, answer_type='yes/no'), dict(answers=['red'])]
-    scores, each = score_answers(questions, ['yes', 'yes', 'red'])
+    questions = [{'answers': ['yes'] * 10, 'answer_type': 'yes/no'},
+                 {'answers': ['no'] * 10, 'answer_type': 'yes/no'}, {'answers': ['red']}]
+    scores, each = score_answers(questions, ['yes', 'yes', 'red'], 'vqa_or_exact')
     assert scores == {'accuracy': 66.67, "answers 'yes/no'": 50.0} and each == [100, 0, 100]
+
+
+def test_a_question_left_out_of_the_score_is_told_in_print_and_on_the_page(tmp_path, capsys):
+    Image.new('RGB', (8, 8)).save(tmp_path / 'a.png')
+    questions = [{'image': str(tmp_path / 'a.png'), 'question': 'what?', 'answers': ['taxi'] * 10,
+                  'id': number, 'difficult_direct_answer': number == 1} for number in range(2)]
+    scores, accuracies = score_answers(questions, ['taxi', 'cab'], 'aokvqa')
+    for question, answer, accuracy in zip(questions, ['taxi', 'cab'], accuracies):
+        question.update(answer=answer, accuracy=accuracy)
+    result = {'rule': 'aokvqa', 'scores': scores, 'rows': questions,
+              'knobs': {'split': 'test', 'page_rows': 9},
+              'trained_with': {'dataset': 'aokvqa', 'llm': 'llm', 'encoder': 'vit', 'connector': 'x'}}
+    eval_vqa.print_scores(result)
+    out = capsys.readouterr().out
+    assert "rule 'aokvqa': A-OKVQA's own script" in out
+    assert '1 of 2 questions are left out of the score' in out and '100.00' in out
+    html = answers_page(result)
+    assert 'left out of the score' in html and 'data-c="-1"' in html and '100% right' in html
 
 
 # ---- rows -----------------------------------------------------------------------------------------------------------
@@ -77,7 +88,9 @@ def test_scores_by_type():
     (dict(question=' ', answers='a'), ["key 'question' is ' '"]),
     (dict(question='what?', answers='a', caption='b'), ['either']),
     (dict(caption='b', answers='a'), ['either']),
-    (dict(question='what?', answer='a'), ["did you mean 'answers'"])])
+    (dict(question='what?', answer='a'), ["did you mean 'answers'"]),
+    (dict(question='what?', answers='a', difficult_direct_answer='no'),
+     ["key 'difficult_direct_answer' is 'no', expected true or false"])])
 def test_wrong_questions(row, words, tmp_path):
     Image.new('RGB', (8, 8)).save(tmp_path / 'a.png')
     path = tmp_path / 'rows.jsonl'
@@ -129,6 +142,14 @@ def okvqa(folder):
     vqav2(folder)
     for path in folder.glob('v2_*'):
         path.rename(folder / path.name.removeprefix('v2_'))
+    # OK-VQA's annotators have a raw_answer each, and its lemma as answer
+    for path in folder.glob('mscoco_*_annotations.json'):
+        file = json.loads(path.read_text())
+        for annotation in file['annotations']:
+            for answer in annotation['answers']:
+                answer['raw_answer'] = answer['answer']
+                answer['answer'] = 'lemma'
+        path.write_text(json.dumps(file))
     return dict(image='train2014/COCO_train2014_000000000000.jpg', question='What is 0?', answers=['0'] * 10, id=0, question_type='what is', answer_type='number')
 
 
@@ -138,7 +159,8 @@ def aokvqa(folder):
         (folder / f'aokvqa_v1p0_{part}.json').write_text(json.dumps([
             dict(split=part, image_id=i, question_id=f'22MexN{part}', question='What is the man by the bags awaiting?', choices=['skateboarder', 'train', 'cab'],
                  correct_choice_idx=2, direct_answers=['ride'] * 5 + ['taxi'] * 5, difficult_direct_answer=False, rationales=['A cab is near.'])]))
-    return dict(image='train2017/000000299207.jpg', question='What is the man by the bags awaiting?', answers=['ride'] * 5 + ['taxi'] * 5, id='22MexNtrain')
+    return dict(image='train2017/000000299207.jpg', question='What is the man by the bags awaiting?', answers=['ride'] * 5 + ['taxi'] * 5, id='22MexNtrain',
+                difficult_direct_answer=False)
 
 
 def textvqa(folder):
@@ -221,11 +243,20 @@ def test_script(run, llm, encoder, asked, tmp_path):
     result, submission = (json.loads((see / name).read_text()) for name in ('eval_test.json', 'results_test.json'))
     assert len(result['rows']) == 8 and set(result['scores']) == set(result['blind_scores']) == {
         'accuracy', "answers 'other'", "answers 'yes/no'", "questions 'what'", "questions 'is'"}
-    assert f"{result['scores']['accuracy']:.2f}" in out and [s['answer'] for s in submission] == [r['answer'] for r in result['rows']]
+    assert result['rule'] == 'vqa' and "rule 'vqa': The script of VQAv2" in out
+    line = next(line for line in out.splitlines() if line.startswith("accuracy by rule 'vqa'"))
+    assert f"{result['scores']['accuracy']:.2f}" in line
+    assert "by the rule &#x27;vqa&#x27;" in (see / 'eval_test.html').read_text()
+    assert [s['answer'] for s in submission] == [r['answer'] for r in result['rows']]
     blind_answers = {}
     for row in result['rows']:                                          # the same answer to the same question
         assert blind_answers.setdefault(row['question'], row['blind_answer']) == row['blind_answer']
     assert answers_page(result).count('<article') == 8
+    out = run('eval_vqa.py', *flags(out_dir=see, device='cpu', max_new_tokens=4, rule='exact'))
+    assert "accuracy by rule 'exact'" in out
+    assert json.loads((see / 'eval_test.json').read_text())['rule'] == 'exact'
+    error = run('eval_vqa.py', *flags(out_dir=see, device='cpu', rule='exakt'), fails=True)
+    assert "rule='exakt'" in error and "'exact'" in error
 
     model, tokenizer, config = load_checkpoint(see, 'best', 'cpu', 'float32')      # one by one, as in a batch
     questions = rows.load_rows(config, 'test')
