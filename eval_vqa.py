@@ -28,7 +28,7 @@ blind_dir = ''                      # a run with the same llm and encoder=None
 split = 'test'
 max_rows = 0                        # ask so many questions, spread over the split; 0 = all
 page_rows = 200                     # show so many of them on the page
-rule = ''                           # how answers are scored, see above; '' = the data set's own rule
+rule = ''                           # how answers are scored, see above; '' = the data set's own
 bad_rows = ''                       # 'error'; 'skip': a file that cannot be read is left out, and listed; '' = as in training
 num_beams = 3
 max_new_tokens = 10

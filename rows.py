@@ -21,8 +21,8 @@ MAX_ERRORS_SHOWN = 20
 MEDIA = ('image', 'audio', 'video')
 A_PATH, TEXTS = 'a path, relative to the file', 'a text or a list of texts, none empty'
 ROW_KEYS = dict(image=A_PATH, caption=TEXTS, audio=A_PATH, video=A_PATH, question='a text', answers=TEXTS, instruction='a text',
-                split="'train', 'val' or 'test'", id='anything', question_type='a text', answer_type='a text',
-                difficult_direct_answer='true or false')
+                split="'train', 'val' or 'test'", id='anything', question_type='a text',
+                answer_type='a text', difficult_direct_answer='true or false')
 
 
 class BadData(Exception):
@@ -211,7 +211,8 @@ def vqav2_karpathy(data_dir, split, config):
 def okvqa(data_dir, split, config):
     """Returns the rows of OK-VQA. data_dir holds OpenEnded_mscoco_{train,val}2014_questions.json,
     mscoco_{train,val}2014_annotations.json and the image folders of COCO; 'test' is 'val'. The
-    answers are what the annotators wrote (`raw_answer`), as DePALM's, not their lemmas (`answer`)."""
+    answers are what the annotators wrote (`raw_answer`), as in DePALM, not their lemmas
+    (`answer`)."""
     folders = ['train2014' if split == 'train' else 'val2014']
     return vqa_rows(data_dir, split, config, 'OK-VQA (okvqa.allenai.org)', '', folders,
                     answer_key='raw_answer')
@@ -256,8 +257,8 @@ def gqa(data_dir, split, config):
 
 
 def audiocaps(data_dir, split, config):
-    """Returns the rows of AudioCaps. data_dir holds {train,val,test}.csv and the clips of a split in
-    audio/{split}/, each as {youtube_id}_{start_time}.wav (or .flac, .ogg, .mp3) or by the
+    """Returns the rows of AudioCaps. data_dir holds {train,val,test}.csv and the clips of a split
+    in audio/{split}/, each as {youtube_id}_{start_time}.wav (or .flac, .ogg, .mp3) or by the
     audiocap_id of one of its captions, 91139.wav: the names that the packages aac-datasets and
     audiocaps-download give. `,` and `"` are removed from the captions, those to train on and the
     references of val and test, as DePALM did."""

@@ -139,7 +139,7 @@ def leave_one_out(prediction, answers):
     return total / len(answers)
 
 
-# ---- rules: (prediction, row) -> 0 to 1, None where the official script leaves the question out ---
+# ---- rules: (prediction, row) -> 0 to 1, or None where the official script leaves it out ---------
 
 def score_vqa(prediction, row):
     """The script of VQAv2 (visualqa.org) as it stands since March 2021: both sides are normalised

@@ -110,10 +110,11 @@ def audiocaps(folder):
     for split in names:
         rows[split] = []
         for name, file in names[split]:
-            mine = [text for _, youtube_id, _, text in captions[split] if name.startswith(youtube_id)]
-            # commas and quotation marks are removed
-            mine = [text.translate({ord(','): None, ord('"'): None}) for text in mine]
-            rows[split].append(dict(audio=f'audio/{file}', caption=mine, id=name))
+            texts = []
+            for _, youtube_id, _, text in captions[split]:
+                if name.startswith(youtube_id):
+                    texts.append(text.replace(',', '').replace('"', ''))
+            rows[split].append(dict(audio=f'audio/{file}', caption=texts, id=name))
     return rows
 
 

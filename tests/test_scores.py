@@ -252,7 +252,8 @@ ODD_TOKENS = """two 2 ten 10 none zero 0 eleven one-way a an the A The theater u
     ,5 red,blue coca-cola black/white e-mail@site.com what?! dont don't isnt isn't it's its Im I'm
     somebody'd somebodyd couldntve couldnt've couldn'tve couldn't've 'twas twas o'clock oclock
     yall'd've dog's DOG'S dogs thats that's let's she's ow's'at caf\u00e9 CAF\u00c9 \u732b \u00bd
-    \u0663,\u0664 don\u2019t \u0130stanbul \u00df \u00a0 north face cat Cat""".split() + ['.' * 33, '']
+    \u0663,\u0664 don\u2019t \u0130stanbul \u00df north face cat Cat""".split()
+ODD_TOKENS += ['\u00a0', '.' * 33, '']
 JOINTS = [' ', ' ', ' ', '', '-', ',', '\n', '\t', '  ', '\n\n', ', ', ' / ']
 
 

@@ -71,7 +71,8 @@ def test_a_question_left_out_of_the_score_is_told_in_print_and_on_the_page(tmp_p
         question.update(answer=answer, accuracy=accuracy)
     result = {'rule': 'aokvqa', 'scores': scores, 'rows': questions,
               'knobs': {'split': 'test', 'page_rows': 9},
-              'trained_with': {'dataset': 'aokvqa', 'llm': 'llm', 'encoder': 'vit', 'connector': 'x'}}
+              'trained_with': {'dataset': 'aokvqa', 'llm': 'opt', 'encoder': 'vit',
+                               'connector': 'linear'}}
     eval_vqa.print_scores(result)
     out = capsys.readouterr().out
     assert "rule 'aokvqa': A-OKVQA's own script" in out
@@ -159,8 +160,9 @@ def aokvqa(folder):
         (folder / f'aokvqa_v1p0_{part}.json').write_text(json.dumps([
             dict(split=part, image_id=i, question_id=f'22MexN{part}', question='What is the man by the bags awaiting?', choices=['skateboarder', 'train', 'cab'],
                  correct_choice_idx=2, direct_answers=['ride'] * 5 + ['taxi'] * 5, difficult_direct_answer=False, rationales=['A cab is near.'])]))
-    return dict(image='train2017/000000299207.jpg', question='What is the man by the bags awaiting?', answers=['ride'] * 5 + ['taxi'] * 5, id='22MexNtrain',
-                difficult_direct_answer=False)
+    return dict(image='train2017/000000299207.jpg', id='22MexNtrain',
+                question='What is the man by the bags awaiting?',
+                answers=['ride'] * 5 + ['taxi'] * 5, difficult_direct_answer=False)
 
 
 def textvqa(folder):
