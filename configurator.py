@@ -3,25 +3,35 @@ Config files and `--key=value` override the knobs (the globals) of a script, lef
 
     python train.py config/coco.py config/qp_inner.py --learning_rate=1e-3 --out_dir=out/try1
 
-A config file is Python that assigns knobs; later ones win and may read what earlier ones set. A knob that the script does not have is an error that
-names the nearest one. In the script: `config = configure(globals())`; AT_LEAST and AT_MOST, {knob: number}, and ONE_OF, {knob: values}, say what is refused.
+A config file is Python that assigns knobs; later ones win and may read what earlier ones set. A knob that the script does
+not have is an error that names the nearest one. In the script: `config = configure(globals())`; AT_LEAST and AT_MOST,
+{knob: number}, and ONE_OF, {knob: values}, say what is refused.
 """
 import ast
 import difflib
+import os
+import re
 import sys
+import textwrap
 from pathlib import Path
 
 KNOB_TYPES = (bool, int, float, str, tuple, list, dict, type(None))
 
 
-def configure(scope, argv=None):
-    """Override the knobs in `scope` from the command line; returns all of them as a dict. Exits with a message on a mistake."""
+def configure(scope, argv=None, show_changes=False):
+    """Override the knobs in `scope` from the command line; returns all of them as a dict. Exits with a message on a mistake.
+
+    show_changes: print those that differ from the script's own values (of several processes, the first does).
+    """
+    if hasattr(sys.stdout, 'reconfigure'):
+        # a terminal that cannot show a letter of a caption, in the C locale say, shows a question mark
+        sys.stdout.reconfigure(errors='replace')
+        sys.stderr.reconfigure(errors='replace')
     knobs = {k: v for k, v in scope.items() if is_knob(k, v)}
     defaults = dict(knobs)
     for arg in sys.argv[1:] if argv is None else argv:
         if arg in ('-h', '--help'):
-            print((scope.get('__doc__') or '').strip(), '\n\nKnobs:')
-            print('\n'.join(f'  --{k}={v}' for k, v in knobs.items()))
+            print((scope.get('__doc__') or '').strip() + '\n\n' + describe_knobs(knobs, scope))
             sys.exit(0)
         if arg.startswith('--'):
             key, equals, text = arg[2:].partition('=')
@@ -33,15 +43,66 @@ def configure(scope, argv=None):
         for key, value in assigned.items():
             if key not in defaults:
                 near = difflib.get_close_matches(key, defaults, n=1)
-                sys.exit(f'{arg}: there is no knob {key!r}' + (f', did you mean {near[0]!r}?' if near else ' (--help lists them)'))
+                hint = f', did you mean {near[0]!r}?' if near else ' (--help lists them)'
+                sys.exit(f'{arg}: there is no knob {key!r}{hint}')
             knobs[key] = convert(arg, key, value, defaults[key])
-    wrong = [f'{k}={knobs[k]}: expected {least} or more' for k, least in scope.get('AT_LEAST', {}).items() if knobs[k] < least]
-    wrong += [f'{k}={knobs[k]}: expected {most} or less' for k, most in scope.get('AT_MOST', {}).items() if knobs[k] > most]
-    wrong += [f'{k}={knobs[k]!r}: expected one of {", ".join(map(repr, values))}' for k, values in scope.get('ONE_OF', {}).items() if knobs[k] not in values]
-    if wrong:
-        sys.exit('\n'.join(wrong))
+    refuse_values(knobs, scope)
+    if show_changes and os.environ.get('RANK', '0') == '0':
+        changes = [f'{k}={v!r}' for k, v in knobs.items() if v != defaults[k]]
+        print(textwrap.fill('config: ' + ', '.join(changes or ['all as in the script']), 120, subsequent_indent='    '))
     scope.update(knobs)
     return knobs
+
+
+def refuse_values(knobs, scope):
+    """Exits with a line for each knob whose value the script's AT_LEAST, AT_MOST or ONE_OF excludes."""
+    wrong = []
+    for key, least in scope.get('AT_LEAST', {}).items():
+        if knobs[key] < least:
+            wrong.append(f'{key}={knobs[key]}: expected {least} or more')
+    for key, most in scope.get('AT_MOST', {}).items():
+        if knobs[key] > most:
+            wrong.append(f'{key}={knobs[key]}: expected {most} or less')
+    for key, values in scope.get('ONE_OF', {}).items():
+        if knobs[key] not in values:
+            wrong.append(f'{key}={knobs[key]!r}: expected one of {", ".join(map(repr, values))}')
+    if wrong:
+        sys.exit('\n'.join(wrong))
+
+
+def describe_knobs(knobs, scope):
+    """What --help prints: the knobs by group, each with its value and the comment behind it in the source."""
+    lines, undescribed = [], dict(knobs)
+    for file in (scope.get('__file__'), *scope.get('MORE_KNOBS', ())):
+        for group, name, comment in commented_assignments(file) if file else ():
+            if group:
+                lines.append(f'\n{group}')
+            elif name in undescribed:
+                knob = f'--{name}={undescribed.pop(name)}'
+                lines.append(f'  {knob:40}  {comment}'.rstrip())
+    if undescribed:
+        lines.append('\nKnobs:' if not lines else '\nothers')
+        lines += [f'  --{name}={value}' for name, value in undescribed.items()]
+    return '\n'.join(lines).strip('\n')
+
+
+def commented_assignments(file):
+    """The knobs of a source file, in order: (group, '', '') for a comment of its own line, else ('', name, comment).
+
+    They stand between a line that begins with `# ---- knobs`, or with `class AdapterConfig`, and the next `# ----`.
+    """
+    found, inside = [], False
+    for line in Path(file).read_text(encoding='utf-8').splitlines():
+        if line.startswith(('# ---- knobs', 'class AdapterConfig')):
+            inside = True
+        elif line.startswith('# ----'):
+            inside = False
+        elif inside and (heading := re.fullmatch(r' {0,4}# (.*)', line)):
+            found.append((heading[1], '', ''))
+        elif inside and (assignment := re.match(r' {0,4}([a-z]\w*)(?:: \w+)? = (.*)', line)):
+            comment = assignment[2].partition(' # ')[2]
+            found.append(('', assignment[1], comment.strip()))
+    return found
 
 
 def run_config_file(path, knobs):
@@ -50,11 +111,23 @@ def run_config_file(path, knobs):
         sys.exit(f'{path}: no such config file (a knob is given as --key=value)')
     namespace = dict(knobs)
     try:
-        exec(compile(Path(path).read_text(), path, 'exec'), namespace)
+        exec(compile(Path(path).read_text(encoding='utf-8'), path, 'exec'), namespace)
     except Exception as e:
-        line = e.lineno if isinstance(e, SyntaxError) else e.__traceback__.tb_next.tb_lineno if e.__traceback__.tb_next else '?'
+        line = '?'
+        if isinstance(e, SyntaxError):
+            line = e.lineno
+        elif e.__traceback__.tb_next:
+            line = e.__traceback__.tb_next.tb_lineno
         sys.exit(f'{path}, line {line}: {type(e).__name__}: {e}')
-    return {k: v for k, v in namespace.items() if (k in knobs or is_knob(k, v)) and (k not in knobs or v is not knobs[k])}
+    assigned = {}
+    for key, value in namespace.items():
+        if key in knobs:
+            changed = value is not knobs[key]
+        else:
+            changed = is_knob(key, value)
+        if changed:
+            assigned[key] = value
+    return assigned
 
 
 def is_knob(name, value):

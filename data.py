@@ -9,6 +9,7 @@ import json
 import math
 import os
 import re
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -17,6 +18,10 @@ from tqdm import tqdm
 
 import media
 from rows import BadData, listed, path_of, row_targets
+
+
+# progress bars say how long it will yet take; into a file or a pipe they write a line a minute at most
+BAR = dict(dynamic_ncols=True, mininterval=0.5 if sys.stderr.isatty() else 60, delay=0 if sys.stderr.isatty() else 10)
 
 
 def seeded(*numbers):
@@ -93,9 +98,9 @@ def write_cache(path, shape, files, encoder, config, device, autocast):
     try:
         with open(temporary, 'wb') as f:                                # written through, so that a full disk is an error here and now
             np.lib.format.write_array_header_1_0(f, dict(descr='<f2', fortran_order=False, shape=shape))
-            for inputs, errors in tqdm(loader, desc='caching', unit_scale=config['cache_batch_size'], unit='files'):
+            for inputs, errors in tqdm(loader, desc='caching', unit_scale=config['cache_batch_size'], unit='files', **BAR):
                 with autocast():
-                    states = torch.stack(encoder(inputs.to(device)), dim=1)             # (B, S, 1+N, D)
+                    states = torch.stack(encoder(torch.from_numpy(inputs).to(device)), dim=1)             # (B, S, 1+N, D)
                 states[[i for i, e in enumerate(errors) if e]] = math.nan
                 f.write(states.half().cpu().numpy().tobytes())
                 bad += [e for e in errors if e]
@@ -118,8 +123,9 @@ def report_bad(errors, config):
 
 
 def load_views(views):
+    """Arrays, not tensors: those of a worker come through a pipe, where tensors would need a large /dev/shm."""
     inputs, errors = zip(*(load_seeded(*view) for view in views))
-    return torch.stack(inputs), errors
+    return torch.stack(inputs).numpy(), errors
 
 
 def load_seeded(path, preprocessing, resize, train, seed):
@@ -207,12 +213,15 @@ def by_file(rows, most):
 
 def collate(items, pad_id):
     """Items -> dict(input_ids, labels (B*G, T), right padded, pixels or features (B, ...), errors). Nothing attends to a pad on the
-    right and no label stands on one, so no attention mask is needed."""
+    right and no label stands on one, so no attention mask is needed. Texts are tensors, pixels and features arrays."""
     texts = [(prompt + target, [-100] * len(prompt) + target) for item in items for prompt, target in item['texts']]
     T = max(len(ids) for ids, _ in texts)
     batch = dict(input_ids=torch.tensor([ids + [pad_id] * (T - len(ids)) for ids, _ in texts]),
                  labels=torch.tensor([labels + [-100] * (T - len(labels)) for _, labels in texts]))
-    batch |= {k: torch.stack([item[k] for item in items]) for k in ('pixels', 'features') if k in items[0]}
+    for key in ('pixels', 'features'):
+        if key in items[0]:
+            # an array, as in load_views: from a worker it comes through a pipe
+            batch[key] = torch.stack([item[key] for item in items]).numpy()
     return batch, [e for item in items for e in item['errors']]
 
 

@@ -98,6 +98,8 @@ class PALM(nn.Module):
         llm.set_attn_implementation('prefix')
         cfg = adapter.cfg
         self.llm, self.adapter, self.encoder = llm.requires_grad_(False), adapter, encoder
+        if llm.dtype != torch.float32:
+            keep_stream_in_float32(llm)
         for model, norms, biases in ((llm, cfg.llm_norm_tuning, cfg.llm_bias_tuning), (encoder, cfg.encoder_norm_tuning, cfg.encoder_bias_tuning)):
             if model is not None and norms:
                 tune_norms(model)
@@ -143,10 +145,10 @@ class PALM(nn.Module):
         Tokens given at a target layer replace what flowed there; what a later layer reads flows on through the stock layer;
         where nothing reads them any more, keys and values are all that is computed.
         """
-        cfg, decoder, dtype = self.adapter.cfg, self.decoder, self.llm.dtype
+        cfg, decoder = self.adapter.cfg, self.decoder
         z, prefix, self.prefix_tokens = None, [], []            # prefix_tokens: of each layer (B * N, do they flow on), for the FLOP count
         for i, layer in enumerate(decoder.layers):
-            z = given[i].to(dtype) if i in given else z         # (B, N, D)
+            z = given[i].float() if i in given else z           # (B, N, D)
             if z is None:
                 prefix.append(None)
                 continue
@@ -159,10 +161,12 @@ class PALM(nn.Module):
                 layer.self_attn.kept = kept = []
                 z = layer(z, attention_mask=mask, position_embeddings=rotary)
                 layer.self_attn.kept = None
-                prefix.append(tuple(kept))
+                k, v = kept
             else:
-                prefix.append(keys_values(layer, z, rotary))
+                k, v = keys_values(layer, z, rotary)
                 z = None
+            # in half precision rotary positions leave the keys in float32: without this, each token would cast them anew
+            prefix.append((k.to(v.dtype), v))
         return prefix
 
     def set_prefix(self, given):
@@ -283,6 +287,26 @@ def block_ends(layer, block):
     if block == 'attention':
         return layer.self_attn.q_proj, getattr(layer.self_attn, 'o_proj', None) or layer.self_attn.out_proj
     return (layer.mlp.gate_proj, layer.mlp.down_proj) if hasattr(layer, 'mlp') else (layer.fc1, layer.fc2)
+
+
+def keep_stream_in_float32(llm):
+    """Half precision is for matrix products alone. What flows from layer to layer, and the norms that read it, stay in
+    float32: under autocast the LLM then computes what it would with float32 weights, in half the memory.
+
+    A stream in bfloat16 has 8 bits; what each layer adds to it is rounded away. Measured in docs/precision.md.
+    """
+    for module in llm.modules():
+        if 'Norm' in type(module).__name__:
+            module.float()
+    # the stream begins here; OPT-350m projects its narrower embeddings first
+    for start in (llm.get_input_embeddings(), getattr(llm.get_decoder(), 'project_in', None)):
+        if start is not None:
+            start.register_forward_hook(to_float32)
+
+
+def to_float32(module, args, output):
+    """Forward hook."""
+    return output.float()
 
 
 def no_embedding_below_zero(module, args, kwargs, embedding):

@@ -15,7 +15,7 @@ from tqdm import tqdm
 
 import media
 from configurator import configure
-from data import asked, by_file, encode_prompt, load_views, report_bad
+from data import BAR, asked, by_file, encode_prompt, load_views, report_bad
 from rows import BadData, path_of
 
 # ---- knobs ----------------------------------------------------------------------------------------------------------
@@ -48,24 +48,26 @@ def generate_rows(model, tokenizer, config, rows, batch_size, progress=True, **g
     # the questions of a picture share its prefix; those of like length need little padding
     inputs = sorted(by_file(rows, MAX_TEXTS), key=lambda group: (len(group), max(len(prompts[i]) for i in group)))
     device, texts, bad = next(model.adapter.parameters()).device, [None] * len(rows), []
-    with torch.autocast(device.type, dtype=model.llm.dtype, enabled=model.llm.dtype != torch.float32):
-        for b in tqdm(range(0, len(inputs), batch_size), desc='generating', unit='batch', disable=not progress or not sys.stderr.isatty()):
-            batch, pixels = inputs[b:b + batch_size], None
-            errors = [''] * len(batch)
-            if model.encoder:
-                pixels, errors = load_views([(path_of(rows[group[0]]), model.encoder.preprocessing, config['resize'], False, 0) for group in batch])
-                bad += [e for e in errors if e]
-                if bad and config['bad_rows'] == 'error':
-                    report_bad(bad, config)
-                pixels = pixels.to(device)
-            G = max(map(len, batch))
-            of_row = [group[g % len(group)] for group in batch for g in range(G)]            # (B*G,) rows: every input has as many texts
-            T = max(len(prompts[i]) for i in of_row)
-            ids = torch.tensor([[tokenizer.pad_token_id] * (T - len(prompts[i])) + prompts[i] for i in of_row], device=device)
-            mask = torch.tensor([[0] * (T - len(prompts[i])) + [1] * len(prompts[i]) for i in of_row], device=device)
+    half = model.llm.dtype != torch.float32
+    for b in tqdm(range(0, len(inputs), batch_size), desc='generating', unit='batch', disable=not progress, **BAR):
+        batch, pixels = inputs[b:b + batch_size], None
+        errors = [''] * len(batch)
+        if model.encoder:
+            pixels, errors = load_views([(path_of(rows[group[0]]), model.encoder.preprocessing, config['resize'], False, 0) for group in batch])
+            bad += [e for e in errors if e]
+            if bad and config['bad_rows'] == 'error':
+                report_bad(bad, config)
+            pixels = torch.from_numpy(pixels).to(device)
+        G = max(map(len, batch))
+        of_row = [group[g % len(group)] for group in batch for g in range(G)]            # (B*G,) rows: every input has as many texts
+        T = max(len(prompts[i]) for i in of_row)
+        ids = torch.tensor([[tokenizer.pad_token_id] * (T - len(prompts[i])) + prompts[i] for i in of_row], device=device)
+        mask = torch.tensor([[0] * (T - len(prompts[i])) + [1] * len(prompts[i]) for i in of_row], device=device)
+        # the model alone runs under autocast: files are decoded and resampled in float32
+        with torch.autocast(device.type, dtype=model.llm.dtype, enabled=half):
             new = model.generate(ids, None if mask.all() else mask, pixels=pixels, **generation)
-            for n, (i, text) in enumerate(zip(of_row, tokenizer.batch_decode(new, skip_special_tokens=True))):
-                texts[i] = None if errors[n // G] else ' '.join(text.split())
+        for n, (i, text) in enumerate(zip(of_row, tokenizer.batch_decode(new, skip_special_tokens=True))):
+            texts[i] = None if errors[n // G] else ' '.join(text.split())
     if bad:
         report_bad(bad, config)
     return texts

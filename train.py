@@ -24,9 +24,10 @@ import torch.distributed as dist
 from torch.nn.parallel import DistributedDataParallel as DDP
 from tqdm import tqdm
 
+import adapters
 from adapters import AdapterConfig
 from configurator import configure
-from data import Inputs, batch_keys, collate, feature_cache, report_bad, seeded, tokenize_rows
+from data import BAR, Inputs, batch_keys, collate, feature_cache, report_bad, seeded, tokenize_rows
 from metrics import draw_losses, find_peak_flops, make_logger, peak_memory, training_flops
 from model import build, load_checkpoint, pick_device_and_dtype, save_adapter, write_atomically
 from rows import BadData, load_rows, medium_of, row_targets
@@ -89,6 +90,7 @@ eval_rows = 500                     # at most, spread over the validation split
 n_samples = 4                       # validation pictures described at every evaluation
 logger = 'none'                     # 'tensorboard' or 'wandb' as well
 globals().update(asdict(AdapterConfig()))
+MORE_KNOBS = (adapters.__file__,)   # where --help finds what they mean
 # ---------------------------------------------------------------------------------------------------------------------
 
 MAY_DIFFER = {'init_from', 'device', 'num_workers', 'out_dir', 'log_interval', 'eval_interval', 'n_samples', 'logger', 'cache_dir', 'max_iters',
@@ -197,7 +199,10 @@ def main(config):
                 report_bad(errors, config)
             left_out.update(dict.fromkeys(errors))
             n_labels = (batch['labels'] != -100).sum()
-            yield {k: v if k == 'labels' else v.to(device, non_blocking=True) for k, v in batch.items()}, n_labels
+            for key in ('input_ids', 'pixels', 'features'):         # labels stay: counting them then waits for no GPU
+                if key in batch:
+                    batch[key] = torch.as_tensor(batch[key]).to(device, non_blocking=True)
+            yield batch, n_labels
 
     ddp = model
     if world > 1:
@@ -231,8 +236,7 @@ def main(config):
         shown, captions = rows['val'][:n_samples], []
         if shown and (is_main or shard_llm):                    # an LLM that is shared runs in all processes or in none
             model.eval()
-            with autocast():
-                captions = generate_rows(model, tokenizer, config, shown, batch_size=len(shown), progress=False, max_new_tokens=20)
+            captions = generate_rows(model, tokenizer, config, shown, batch_size=len(shown), progress=False, max_new_tokens=20)
             model.train()
         if not is_main:
             best = min(best, val_loss)
@@ -259,7 +263,7 @@ def main(config):
     log = make_logger(logger, out_dir, config) if is_main else None
     model.train()
     peak_flops = find_peak_flops(device, dtype)
-    bar = tqdm(total=last_iter, initial=step, disable=not is_main or not sys.stderr.isatty(), unit='step', dynamic_ncols=True)
+    bar = tqdm(total=last_iter, initial=step, disable=not is_main or not sys.stderr.isatty(), unit='step', **BAR)   # a log line has the ETA, too
     batches = load('train', keys)
     began, timed, tokens, flops = time.time(), step, 0, 0.0     # timed: the step at which `began` was
     if not resuming:
@@ -328,7 +332,6 @@ def prepare_out_dir(config, is_main):
     if differ:
         sys.exit(f'{out_dir} was trained with other knobs or data: {differ}. Give the same (data_digest is of the rows and their paths), or another --out_dir')
     if is_main:
-        print('\n'.join(f'{k} = {v!r}' for k, v in config.items()))
         os.makedirs(out_dir, exist_ok=True)
         write_atomically(f'{out_dir}/config.json', lambda path: Path(path).write_text(json.dumps(config, indent=1)))
         if not resuming:
@@ -372,7 +375,7 @@ def schedule(step, last):
 
 
 if __name__ == '__main__':
-    config = configure(globals())
+    config = configure(globals(), show_changes=True)
     try:
         main(config)
     except (BadData, FileNotFoundError, ValueError, ImportError) as e:

@@ -36,7 +36,7 @@ def visual_tokens(palm, features):
             if getattr(palm.decoder, 'project_in', None) is not None:
                 start = palm.decoder.project_in(start)
             z = torch.cat([start.expand(len(z), -1, -1), z.to(start.dtype)], dim=1)
-        tokens[layer] = z.to(palm.llm.dtype)
+        tokens[layer] = z.float()
     return tokens
 
 
