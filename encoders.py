@@ -33,7 +33,6 @@ class Timm(NamedTuple):
     mean_std: tuple = ()        # () = timm's
 
 
-
 # short name -> the model. timm brings mean, std, interpolation and crop_pct.
 TIMM = dict(
     eva_clip_l=Timm('eva02_large_patch14_clip_224.merged2b', crop=True),
