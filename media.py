@@ -3,6 +3,8 @@ Files -> what an encoder takes: pictures by Pillow, sound by soundfile and torch
 
 `load(path, encoder.preprocessing, ...)` is all that the other files need. What is random is drawn from torch's generator.
 """
+import math
+
 import wheels  # noqa: F401  (first: mends torchvision and torchaudio on CPU-only torch)
 import numpy as np
 import torch
@@ -23,7 +25,9 @@ AUDIOSET_MEAN, AUDIOSET_STD = -4.2677393, 4.5689974                     # of a l
 def load(path, preprocessing, resize='squash', train=False):
     """The file as an encoder takes it, `preprocessing.shape`; train: augmented. Raises BadData for a file that cannot be read."""
     if preprocessing.medium == 'audio':
-        return spectrogram(path, preprocessing, train)
+        # a caller may be within autocast, but a spectrogram is made in float32
+        with torch.autocast('cpu', enabled=False):
+            return spectrogram(path, preprocessing, train)
     picture = read_image(path) if preprocessing.medium == 'image' else read_video(path, preprocessing.shape[0], train)
     return image_transform(preprocessing, resize, train)(picture)
 
@@ -47,13 +51,87 @@ def read_image(path):
 
 
 def image_transform(preprocessing, resize, train):
-    """PIL, or frames (T, 3, H, W) of bytes -> normalised (3, S, S) or (T, 3, S, S). resize: 'squash' to a square (as the papers), 'crop' its
-    centre, or 'pad' with white. train: the papers' augmentation, random resized crop, flip and RandAugment, the same for all frames."""
-    size, how = preprocessing.shape[-1], getattr(v2.InterpolationMode, preprocessing.interpolation.upper())
-    fit = dict(squash=[], pad=[v2.Lambda(pad_to_square)], crop=[v2.Resize(size, how), v2.CenterCrop(size)])[resize]
-    augment = [v2.RandomResizedCrop(size, scale=(0.5, 1.0), interpolation=how), v2.RandomHorizontalFlip(),
-               v2.RandAugment(2, 7, fill=255)] if train else [v2.Resize((size, size), how)]
-    return v2.Compose([*fit, *augment, v2.ToImage(), v2.ToDtype(torch.float32, scale=True), v2.Normalize(preprocessing.mean, preprocessing.std)])
+    """Returns a function: PIL picture, or frames (T, 3, H, W) of bytes -> normalised (3, S, S) or
+    (T, 3, S, S).
+
+    resize: 'squash' to a square, as the papers; 'pad' it with white; 'crop' its centre. Where the
+    encoder has a crop_pct below 1, 'squash' then enlarges the square to S / crop_pct and cuts S
+    out of its centre, as DePALM does (224 -> 248 -> 224), in training and in evaluation;
+    'squash_whole' leaves that out. train: the papers' augmentation, a random resized crop, a flip
+    and RandAugment, the same for all frames of a video.
+    """
+    size = preprocessing.shape[-1]
+    how = getattr(v2.InterpolationMode, preprocessing.interpolation.upper())
+    steps = []
+    if resize == 'pad':
+        steps.append(v2.Lambda(pad_to_square))
+    if resize == 'crop':
+        steps += [v2.Resize(size, how), v2.CenterCrop(size)]
+    if train:
+        # both papers: their own ten operations for pictures, torchvision's defaults for videos
+        operations = v2.RandAugment() if preprocessing.medium == 'video' else PictureRandAugment()
+        steps += [v2.RandomResizedCrop(size, scale=(0.5, 1.0), interpolation=how),
+                  v2.RandomHorizontalFlip(), operations]
+    else:
+        steps.append(v2.Resize((size, size), how))
+    if resize == 'squash' and preprocessing.crop_pct < 1:
+        enlarged = int(size / preprocessing.crop_pct)
+        steps += [v2.Resize((enlarged, enlarged), how), v2.CenterCrop(size)]
+    steps += [v2.ToImage(), v2.ToDtype(torch.float32, scale=True),
+              v2.Normalize(preprocessing.mean, preprocessing.std)]
+    return v2.Compose(steps)
+
+
+class PictureRandAugment:
+    """The RandAugment of both papers for pictures (ALBEF's and BLIP's): two operations, each drawn
+    from ten and then applied with probability one half; all have strength 7 of 10. What comes into
+    the picture from outside is grey."""
+    OPERATIONS = ('identity', 'autocontrast', 'equalize', 'brightness', 'sharpness',
+                  'shear_x', 'shear_y', 'translate_x', 'translate_y', 'rotate')
+    GREY = [128, 128, 128]
+
+    def __init__(self, n_operations=2, strength=0.7, probability=0.5):
+        self.n_operations = n_operations
+        self.strength = strength
+        self.probability = probability
+
+    def __call__(self, image):
+        for _ in range(self.n_operations):
+            name = self.OPERATIONS[int(torch.randint(len(self.OPERATIONS), ()))]
+            if torch.rand(()) < self.probability:
+                image = self.apply(image, name)
+        return image
+
+    def apply(self, image, name):
+        """Returns a PIL picture after the operation of this name, to either side by chance."""
+        functional = v2.functional
+        enhanced = 0.1 + 1.8 * self.strength                            # 1 = as it was
+        side = 1 if torch.rand(()) < 0.5 else -1
+        if name == 'identity':
+            return image
+        if name == 'autocontrast':
+            return functional.autocontrast(image)
+        if name == 'equalize':
+            return functional.equalize(image)
+        if name == 'brightness':
+            return functional.adjust_brightness(image, enhanced)
+        if name == 'sharpness':
+            return functional.adjust_sharpness(image, enhanced)
+        angle = 0.0
+        translate = [0, 0]
+        shear = [0.0, 0.0]
+        # the middle of the first pixel, from where OpenCV counts, with which the papers do it
+        center = [0.5, 0.5]
+        axis = 1 if name.endswith('_y') else 0
+        if name == 'rotate':
+            angle = 30 * self.strength * side
+            center = [image.width / 2 + 0.5, image.height / 2 + 0.5]
+        elif name.startswith('translate'):
+            translate[axis] = round(10 * self.strength) * side           # pixels
+        else:
+            shear[axis] = math.degrees(math.atan(0.3 * self.strength)) * side
+        return functional.affine(image, angle, translate, 1.0, shear,
+                                 v2.InterpolationMode.BILINEAR, fill=self.GREY, center=center)
 
 
 def pad_to_square(image):

@@ -299,6 +299,15 @@ def msrvtt(data_dir, split, config):
     return with_files(path, split, read(path, 'MSR-VTT (MSRVTT.zip of github.com/m-bain/frozen-in-time)', videos), config)
 
 
+def msrvtt_7k(data_dir, split, config):
+    """Returns MSR-VTT captions in the split of both papers: 'train' is the official train and val,
+    7,010 videos, and 'val' the official test, as 'test' is: what is chosen by it has seen it. The
+    files are those of `msrvtt`."""
+    if split != 'train':
+        return msrvtt(data_dir, 'test', config)
+    return msrvtt(data_dir, 'train', config) + msrvtt(data_dir, 'val', config)
+
+
 def msrvtt_qa(data_dir, split, config):
     """MSRVTT-QA: {train,val,test}_qa.json, beside the videos of MSR-VTT in MSRVTT/videos/all/."""
     return video_questions(data_dir, split, config, lambda number: f'MSRVTT/videos/all/video{number}.mp4')
@@ -312,6 +321,7 @@ def msvd_qa(data_dir, split, config):
 
 
 DATASETS = dict(coco=coco, textcaps=textcaps, vqav2=vqav2, vqav2_karpathy=vqav2_karpathy, okvqa=okvqa, aokvqa=aokvqa, textvqa=textvqa, gqa=gqa,
+                msrvtt_7k=msrvtt_7k,
                 audiocaps=audiocaps, msrvtt=msrvtt, msrvtt_qa=msrvtt_qa, msvd_qa=msvd_qa)
 KARPATHY = "Karpathy's caption_datasets.zip"
 VIDEO_QA = 'MSRVTT-QA or MSVD-QA (github.com/xudejing/video-question-answering)'

@@ -1,12 +1,17 @@
 # AudioCaps, as DePALM trains on it: OPT-6.7B and AST frozen, 12 epochs. With a mechanism's file:
 #   torchrun --standalone --nproc_per_node=8 train.py config/audiocaps.py config/qp_l0.py --out_dir=out/audiocaps_qp_l0
-# data_dir holds train.csv, val.csv, test.csv and the clips in audio/; --bad_rows=skip does without those that YouTube no longer has.
-# Needs GPUs and the data; nobody has yet run it with this code.
+# ast_last is AST as DePALM reads it: where a mechanism takes several source layers, its last state
+# is repeated. --encoder=ast reads its last blocks, --encoder=ast_cls as eP-ALM. The released runs
+# read MAViL, whose weights were never published (--encoder=audiomae has its architecture), and
+# CLAP (--encoder=clap). r_avgpool, r_linear and r_qpmapper need one of these two: AST's 1,214
+# tokens are no multiple of 4, neither here nor in DePALM's code.
+# data_dir holds train.csv, val.csv, test.csv and the clips in audio/; --bad_rows=skip does without
+# those that YouTube no longer has. Needs GPUs and the data; nobody has yet run it with this code.
 dataset = 'audiocaps'
 data_dir = 'data/audiocaps'
 out_dir = 'out/audiocaps'
 llm = 'facebook/opt-6.7b'
-encoder = 'ast'
+encoder = 'ast_last'
 answer_prompt = 'Answer: '
 epochs = 12
 eval_interval = 1000

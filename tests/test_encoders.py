@@ -7,11 +7,15 @@ import torch
 import torch.nn.functional as F
 import transformers
 
+from adapters import Adapter, AdapterConfig
+from configurator import configure
+from conftest import ROOT
 from encoders import HUB, TIMM, Encoder
 
 WIDTH_AND_GRID = dict(
     eva_clip_l=(1024, 16), clip_b=(768, 14), clip_l=(1024, 16), laion_clip_b=(768, 14), laion_clip_l=(1024, 16), dinov2_s=(384, 16), dinov2_b=(768, 16),
     dinov2_l=(1024, 16), dinov2_g=(1536, 16), vit_b_in1k=(768, 14), vit_b_in21k=(768, 14), vit_b_in21k_ft=(768, 14), vit_l_in21k=(1024, 14),
+    vit_b_in21k_ft_clipnorm=(768, 14), vit_l_in21k_clipnorm=(1024, 14),
     siglip_b=(768, 14), siglip_l=(1024, 16))
 
 
@@ -25,12 +29,38 @@ def test_named_encoders(name):
     assert encoder.preprocessing.shape == (3, *[256 if name == 'siglip_l' else 224] * 2)
     assert encoder.model.num_prefix_tokens == (0 if 'siglip' in name else 1)
     assert any('QuickGELU' in type(m).__name__ or 'quick_gelu' in repr(m) for m in encoder.model.modules()) == (name in ('clip_b', 'clip_l'))
-    assert encoder.preprocessing.mean == timm.get_pretrained_cfg(encoder.name).mean and not any(p.requires_grad for p in encoder.parameters())
+    assert not any(p.requires_grad for p in encoder.parameters())
+    if 'clipnorm' not in name:
+        assert encoder.preprocessing.mean == timm.get_pretrained_cfg(encoder.name).mean
+
+
+# those that DePALM gave to timm's own transform, after the squash
+ENLARGED = ('eva_clip_l', 'vit_b_in1k', 'vit_b_in21k', 'vit_b_in21k_ft', 'vit_l_in21k')
+
+
+@pytest.mark.parametrize('name', WIDTH_AND_GRID)
+def test_the_crop_of_timm_is_applied_where_depalm_applied_it(name):
+    with torch.device('meta'):
+        preprocessing = Encoder(name, pretrained=False).preprocessing
+    assert preprocessing.crop_pct == (0.9 if name in ENLARGED else 1.0)
+
+
+@pytest.mark.parametrize('name', ['vit_b_in21k_ft_clipnorm', 'vit_l_in21k_clipnorm'])
+def test_encoders_of_epalm_get_pictures_with_the_mean_and_std_of_clip(name):
+    with torch.device('meta'):
+        clip = Encoder('clip_b', pretrained=False).preprocessing
+        ours = Encoder(name, pretrained=False)
+    assert (ours.preprocessing.mean, ours.preprocessing.std) == (clip.mean, clip.std)
+    assert ours.name.endswith('_patch16_224.augreg_in21k_ft_in1k')
 
 
 # name -> what it takes, its tokens (CLS and all), how its patches lie
 SOUND_AND_VIDEO = dict(
-    audiomae=((1024, 128), (513, 768), (64, 8)), ast=((1024, 128), (1215, 768), (1214,)), clap=((1, 1001, 64), (65, 768), (2, 32)),
+    audiomae=((1024, 128), (513, 768), (64, 8)),
+    ast=((1024, 128), (1215, 768), (1214,)),
+    ast_last=((1024, 128), (1215, 768), (1214,)),
+    ast_cls=((1024, 128), (1215, 768), (1214,)),
+    clap=((1, 1001, 64), (1025, 512), (1024,)),
     whisper_tiny=((80, 3000), (1501, 384), (1500,)),
     timesformer_k400=((8, 3, 224, 224), (1569, 768), (1568,)), timesformer_k600=((8, 3, 224, 224), (1569, 768), (1568,)))
 
@@ -38,7 +68,7 @@ SOUND_AND_VIDEO = dict(
 @pytest.mark.parametrize('name', SOUND_AND_VIDEO)
 def test_named_encoders_of_sound_and_video(name):
     shape, tokens, grid = SOUND_AND_VIDEO[name]
-    n = 1 if name in ('ast', 'clap') else 2                             # of these the last alone
+    n = 2
     with torch.device('meta'):
         encoder = Encoder(name, source_layers=n, pretrained=False)
         states = encoder(torch.zeros(2, *shape))
@@ -127,28 +157,123 @@ def inputs(encoder):
     return torch.randn(2, *encoder.preprocessing.shape)
 
 
-def test_ast(hub):
-    model, encoder = hub('ast')
+def states_of_ast(model, x):
+    """The normed state after each block of a stock ASTModel, by a loop over its blocks."""
+    layers = model.layers if hasattr(model, 'layers') else model.encoder.layer
+    hidden = model.embeddings(x)
+    states = []
+    for layer in layers:
+        hidden = layer(hidden)
+        if isinstance(hidden, tuple):
+            hidden = hidden[0]
+        states.append(model.layernorm(hidden).detach())
+    return states
+
+
+def test_ast_gives_its_last_blocks_normed_and_led_by_their_pooled_tokens(hub):
+    model, encoder = hub('ast', source_layers=2)
     x = inputs(encoder)
-    tokens, = encoder(x)
-    out = model(x)
+    tokens = encoder(x)
     assert encoder.preprocessing.shape == (64, 32) and encoder.grid == (2 + 2 * 5,)
-    torch.testing.assert_close(tokens[:, 0], out.pooler_output.detach())
-    torch.testing.assert_close(tokens[:, 1:], out.last_hidden_state.detach())
-    with pytest.raises(ValueError, match='only the last'):
-        hub('ast', source_layers=2)
+    for ours, state in zip(tokens, states_of_ast(model, x)[-2:], strict=True):
+        torch.testing.assert_close(ours[:, 0], (state[:, 0] + state[:, 1]) / 2)
+        torch.testing.assert_close(ours[:, 1:], state)
+    out = model(x)
+    torch.testing.assert_close(tokens[-1][:, 0], out.pooler_output.detach())
+    torch.testing.assert_close(tokens[-1][:, 1:], out.last_hidden_state.detach())
+    assert (tokens[0] - tokens[1]).abs().max() > 0.1
 
 
-def test_clap(hub):
-    model, encoder = hub('clap')
+def test_ast_as_depalm_repeats_its_last_state(hub, monkeypatch):
+    model, one = hub('ast')
+    monkeypatch.setitem(HUB, 'ast_last', (one.name, one.type))
+    encoder = Encoder('ast_last', source_layers=4)
     x = inputs(encoder)
-    tokens, = encoder(x)
-    out = model.audio_model(x)
-    assert tokens.shape == (2, 65, 128) and encoder.grid == (2, 32)
-    torch.testing.assert_close(tokens[:, 0], out.pooler_output.detach())
-    torch.testing.assert_close(tokens[:, 1 + 32 + 5], out.last_hidden_state[:, :, 1, 5].detach())
-    with pytest.raises(ValueError, match='only the last'):
-        hub('clap', source_layers=2)
+    out = model(x)
+    tokens = encoder(x)
+    assert len(tokens) == 4 and encoder.grid == one.grid
+    for state in tokens:
+        torch.testing.assert_close(state[:, 0], out.pooler_output.detach())
+        torch.testing.assert_close(state[:, 1:], out.last_hidden_state.detach())
+    torch.testing.assert_close(one(x)[0], tokens[0])
+
+
+def test_ast_as_epalm_is_led_by_cls(hub, monkeypatch):
+    model, one = hub('ast')
+    monkeypatch.setitem(HUB, 'ast_cls', (one.name, one.type))
+    encoder = Encoder('ast_cls', source_layers=3)
+    x = inputs(encoder)
+    for ours, state in zip(encoder(x), states_of_ast(model, x), strict=True):
+        torch.testing.assert_close(ours[:, 0], state[:, 0])
+        torch.testing.assert_close(ours[:, 1:], state)
+
+
+def test_readings_of_one_model_do_not_share_a_feature_cache(hub, monkeypatch):
+    _, one = hub('ast')
+    seen = {one.fingerprint()}
+    for name in ('ast_last', 'ast_cls'):
+        monkeypatch.setitem(HUB, name, (one.name, one.type))
+        seen.add(Encoder(name).fingerprint())
+    assert len(seen) == 3
+
+
+def test_clap_gives_depalms_tokens_of_length_one_and_repeats_them(hub):
+    model, encoder = hub('clap', source_layers=3)
+    x = inputs(encoder)
+    states = encoder(x)
+    tokens = states[0]
+    assert len(states) == 3 and all(state.equal(tokens) for state in states)
+    assert tokens.shape == (2, 1 + 1024, 512) and encoder.grid == (1024,)
+    torch.testing.assert_close(tokens.norm(dim=-1), torch.ones(2, 1025))
+    # the pooled token is the model's own embedding of a sound
+    embedding = model.get_audio_features(x)
+    if not isinstance(embedding, torch.Tensor):
+        embedding = embedding.pooler_output
+    torch.testing.assert_close(tokens[:, 0], F.normalize(embedding.detach(), dim=-1))
+    # frame 333 lies in step 333 // 32 of the map (B, D, 2 bands, 32 steps)
+    feature_map = model.audio_model(x).last_hidden_state
+    step = (feature_map[:, :, 0, 10] + feature_map[:, :, 1, 10]) / 2
+    fine = F.normalize(model.audio_projection(step), dim=-1).detach()
+    torch.testing.assert_close(tokens[:, 1 + 333], fine)
+
+
+def test_clap_is_read_in_float32_within_autocast(hub):
+    _, encoder = hub('clap')
+    x = inputs(encoder)
+    plain = encoder(x)[0]
+    with torch.autocast('cpu', dtype=torch.bfloat16):
+        assert encoder(x)[0].equal(plain)
+
+
+ANY_LENGTH = ('qp_l0', 'qp_inner', 'c_attn', 'epalm', 'epalm_opt', 'epalm_original', 'mapl',
+              'limber_1', 'limber_all', 'r_rand')
+GROUPS_OF_FOUR = ('r_avgpool', 'r_linear', 'r_qpmapper')
+
+
+def mechanism_on_sound(mechanism, name):
+    """Returns what the adapter of config/audiocaps.py with a mechanism's file gives; name: of
+    another encoder than the config's. On the meta device: shapes alone."""
+    import train
+    files = [str(ROOT / f'config/{file}.py') for file in ('audiocaps', mechanism)]
+    config = configure(dict(vars(train)), files)
+    knobs = AdapterConfig(**{key: config[key] for key in AdapterConfig.__dataclass_fields__})
+    with torch.device('meta'):
+        encoder = Encoder(name or config['encoder'], knobs.source_layers, pretrained=False)
+        adapter = Adapter(knobs, encoder.dim, encoder.grid, 4096, 32, 4096).eval()
+        return adapter(encoder(torch.zeros(1, *encoder.preprocessing.shape)))
+
+
+@pytest.mark.parametrize('mechanism', ANY_LENGTH)
+@pytest.mark.parametrize('name', [None, 'ast', 'ast_cls', 'clap'])
+def test_every_mechanism_finds_the_source_layers_it_reads_of_sound(mechanism, name):
+    assert mechanism_on_sound(mechanism, name) or mechanism == 'c_attn'
+
+
+@pytest.mark.parametrize('mechanism', GROUPS_OF_FOUR)
+def test_resamplers_find_whole_groups_in_clap_and_say_so_where_ast_has_none(mechanism):
+    assert mechanism_on_sound(mechanism, 'clap')
+    with pytest.raises(ValueError, match='reduction=4 does not tile'):         # 1,214 tokens
+        mechanism_on_sound(mechanism, None)
 
 
 def test_whisper(hub):
@@ -195,9 +320,14 @@ def test_timesformer(hub, frames):
     x = inputs(encoder)
     T = model.config.num_frames = frames or 4                           # the stock model's layers go by it as well
     assert x.shape == (2, T, 3, 32, 32) and encoder.grid == (16 * T,)
-    plain = [h.detach() for h in model(x, output_hidden_states=True).hidden_states[-2:]]         # not normed
-    for ours, theirs in zip(encoder(x), plain, strict=True):
+    # the state after each block, through the model's final norm, as in both originals
+    plain, hidden = [], model.embeddings(x)
+    for layer in model.encoder.layer:
+        hidden = layer(hidden)[0]
+        plain.append(model.layernorm(hidden).detach())
+    for ours, theirs in zip(encoder(x), plain[-2:], strict=True):
         torch.testing.assert_close(ours, theirs)
+    torch.testing.assert_close(plain[-1], model(x).last_hidden_state.detach())
     _, mean = hub('timesformer', video_frames=frames, video_tokens='mean')
     tokens, = mean(x)
     assert tokens.shape == (2, 17, 48) and mean.grid == (4, 4)

@@ -3,6 +3,7 @@ Sound and video: what is read, how it is made fit, what is refused; and both thr
 """
 import io
 import json
+import math
 import struct
 
 import numpy as np
@@ -10,12 +11,14 @@ import pytest
 import soundfile
 import torch
 import transformers
-from PIL import Image
+from PIL import Image, ImageEnhance, ImageOps
+from torchvision.transforms import v2
 
 import media
-from conftest import flags
+from configurator import configure
+from conftest import ROOT, flags
 from encoders import Preprocessing
-from rows import BadData
+from rows import BadData, load_rows
 
 FBANK = Preprocessing('audio', (256, 128))
 CLIP = Preprocessing('video', (4, 3, 32, 32), (0.5,) * 3, (0.5,) * 3, 'bicubic')
@@ -96,6 +99,16 @@ def test_extractors_of_whisper_and_clap(tmp_path):
         assert x.shape == how.shape and x.dtype == torch.float32 and x.isfinite().all() and x.equal(media.load(path, how))
 
 
+def test_a_spectrogram_is_made_in_float32_within_autocast(tmp_path):
+    path = tone(tmp_path / 'a.wav', seconds=3)
+    extractor = transformers.WhisperFeatureExtractor(80, chunk_length=2)
+    whisper = Preprocessing('audio', (80, 200), extractor=extractor, seconds=2)
+    for preprocessing in (whisper, FBANK):
+        plain = media.load(path, preprocessing)
+        with torch.autocast('cpu', dtype=torch.bfloat16):
+            assert media.load(path, preprocessing).equal(plain)
+
+
 @pytest.mark.parametrize('make, words', [
     (lambda p: p.write_bytes(b'RIFF' + b'nothing' * 50), ['not a readable sound']), (lambda p: None, ['not a readable sound']),
     (lambda p: p.write_bytes(b''), ['not a readable sound']), (lambda p: tone(p, seconds=0.05), ['too short', '0.050 seconds']),
@@ -107,7 +120,177 @@ def test_broken_sounds_are_named(tmp_path, make, words):
     assert all(w in str(e.value) for w in [str(tmp_path / 'a.wav'), *words])
 
 
+# ---- pictures -----------------------------------------------------------------------------------
+
+PICTURE = Preprocessing('image', (3, 224, 224), (0.0,) * 3, (1.0,) * 3, 'bicubic')
+ENLARGED = Preprocessing('image', (3, 224, 224), (0.0,) * 3, (1.0,) * 3, 'bicubic', crop_pct=0.9)
+
+
+def noise(path, size=(90, 60)):
+    """A file with a smooth picture of random colours."""
+    small = np.random.default_rng(0).integers(0, 256, (8, 12, 3), dtype=np.uint8)
+    Image.fromarray(small).resize(size, Image.BICUBIC).save(path)
+    return path
+
+
+def loaded(path, preprocessing, resize='squash', train=False):
+    """What media.load gives for mean 0 and deviation 1, as an array of bytes (H, W, 3)."""
+    x = media.load(path, preprocessing, resize, train)
+    return (x * 255).round().byte().permute(1, 2, 0).numpy()
+
+
+def test_the_square_of_a_squash_is_enlarged_and_its_centre_cut_out(tmp_path):
+    path = noise(tmp_path / 'a.png')
+    square = Image.open(path).resize((224, 224), Image.BICUBIC)
+    centre = square.resize((248, 248), Image.BICUBIC).crop((12, 12, 236, 236))
+    assert np.array_equal(loaded(path, ENLARGED), centre)
+    assert np.array_equal(loaded(path, PICTURE), square)
+    assert np.array_equal(loaded(path, ENLARGED, 'squash_whole'), square)
+    for resize in ('pad', 'crop'):
+        assert np.array_equal(loaded(path, ENLARGED, resize), loaded(path, PICTURE, resize))
+
+
+def test_the_square_is_enlarged_in_training_too(tmp_path):
+    path = noise(tmp_path / 'a.png')
+    for seed in range(5):
+        torch.manual_seed(seed)
+        square = Image.fromarray(loaded(path, PICTURE, train=True))
+        torch.manual_seed(seed)
+        centre = square.resize((248, 248), Image.BICUBIC).crop((12, 12, 236, 236))
+        assert np.array_equal(loaded(path, ENLARGED, train=True), centre)
+
+
+def opencv_affine(array, forward):
+    """An array (H, W, 3) moved by a matrix (2, 3) from source to target pixels, which are counted
+    from the middle of the first, bilinearly and with grey around, as cv2.warpAffine does it."""
+    H, W, _ = array.shape
+    inverse = np.linalg.inv(np.vstack([forward, [0, 0, 1]]))
+    y, x = np.mgrid[:H, :W]
+    u, v, _ = inverse @ np.stack([x.ravel(), y.ravel(), np.ones(H * W)])
+    left, top = np.floor(u).astype(int), np.floor(v).astype(int)
+    result = np.zeros((H * W, 3))
+    for dx, dy in ((0, 0), (1, 0), (0, 1), (1, 1)):
+        i, j = left + dx, top + dy
+        weight = (1 - abs(u - i)) * (1 - abs(v - j))
+        inside = (i >= 0) & (i < W) & (j >= 0) & (j < H)
+        value = np.full((H * W, 3), 128.0)
+        value[inside] = array[j[inside], i[inside]]
+        result += weight[:, None] * value
+    return result.reshape(H, W, 3)
+
+
+def matrix_of(name, side, size):
+    """What an operation does to pixels (x, y) at level 7 of 10, to one side: a matrix (2, 3)."""
+    amount = 0.3 * 0.7 * side
+    turn = math.radians(30 * 0.7 * side)
+    a, b, c = math.cos(turn), math.sin(turn), size / 2
+    return np.array(dict(
+        shear_x=[[1, amount, 0], [0, 1, 0]],
+        shear_y=[[1, 0, 0], [amount, 1, 0]],
+        translate_x=[[1, 0, 7 * side], [0, 1, 0]],
+        translate_y=[[1, 0, 0], [0, 1, 7 * side]],
+        rotate=[[a, b, (1 - a) * c - b * c], [-b, a, b * c + (1 - a) * c]])[name])
+
+
+@pytest.mark.parametrize('name', ['shear_x', 'shear_y', 'translate_x', 'translate_y', 'rotate'])
+def test_operations_that_move_a_picture_are_those_of_the_papers(tmp_path, name):
+    image = Image.open(noise(tmp_path / 'a.png', (96, 96)))
+    augment, sides = media.PictureRandAugment(), set()
+    for seed in range(8):
+        torch.manual_seed(seed)
+        ours = np.asarray(augment.apply(image, name)).astype(float)
+        for side in (1, -1):
+            theirs = opencv_affine(np.asarray(image).astype(float), matrix_of(name, side, 96))
+            # at the border of the picture OpenCV blends with grey and Pillow does not
+            if np.median(abs(ours - theirs)) <= 1 and np.mean(abs(ours - theirs) > 2) < 0.02:
+                sides.add(side)
+    assert sides == {1, -1}
+
+
+def test_operations_on_colours_are_those_of_pillow_at_level_7(tmp_path):
+    image = Image.open(noise(tmp_path / 'a.png'))
+    theirs = dict(
+        identity=image, autocontrast=ImageOps.autocontrast(image),
+        equalize=ImageOps.equalize(image),
+        brightness=ImageEnhance.Brightness(image).enhance(1.36),
+        sharpness=ImageEnhance.Sharpness(image).enhance(1.36))
+    for name, expected in theirs.items():
+        ours = media.PictureRandAugment().apply(image, name)
+        assert abs(np.asarray(ours).astype(int) - np.asarray(expected)).max() <= 1, name
+
+
+def test_two_of_ten_operations_are_drawn_and_each_is_applied_half_the_time(monkeypatch):
+    applied = []
+    monkeypatch.setattr(media.PictureRandAugment, 'apply',
+                        lambda self, image, name: applied.append(name) or image)
+    augment = media.PictureRandAugment()
+    torch.manual_seed(0)
+    numbers = []
+    for _ in range(2000):
+        before = len(applied)
+        augment(None)
+        numbers.append(len(applied) - before)
+    assert set(applied) == set(augment.OPERATIONS) and len(augment.OPERATIONS) == 10
+    shares = [numbers.count(n) / 2000 for n in (0, 1, 2)]
+    assert np.allclose(shares, [0.25, 0.5, 0.25], atol=0.04)
+    assert all(150 < applied.count(name) < 250 for name in augment.OPERATIONS)
+    # drawn with replacement: numpy.random.choice(ten, 2) in both papers
+    assert numbers.count(2) > sum(a != b for a, b in pairs_of(numbers, applied))
+
+
+def pairs_of(numbers, applied):
+    """Returns the pairs among the operations applied to one picture each."""
+    at, pairs = 0, []
+    for n in numbers:
+        if n == 2:
+            pairs.append((applied[at], applied[at + 1]))
+        at += n
+    return pairs
+
+
+def test_videos_have_the_randaugment_of_torchvision_and_pictures_their_own():
+    augmented = {}
+    for medium in (PICTURE, CLIP):
+        steps = media.image_transform(medium, 'squash', train=True).transforms
+        augmented[medium.medium] = [s for s in steps if 'RandAugment' in type(s).__name__]
+    (picture,), (clip,) = augmented['image'], augmented['video']
+    assert type(picture) is media.PictureRandAugment and type(clip) is v2.RandAugment
+    assert (clip.num_ops, clip.magnitude) == (2, 9)
+    assert (picture.n_operations, picture.strength, picture.probability) == (2, 0.7, 0.5)
+
+
 # ---- video ----------------------------------------------------------------------------------------------------------
+
+def write_msrvtt(folder):
+    """MSRVTT.zip with two videos of each official split, by their numbers."""
+    numbers = dict(train=(0, 6512), val=(6513, 7009), test=(7010, 9999))
+    (folder / 'MSRVTT/videos/all').mkdir(parents=True)
+    (folder / 'MSRVTT/annotation').mkdir()
+    annotations = []
+    for split in numbers.values():
+        for number in split:
+            (folder / f'MSRVTT/videos/all/video{number}.mp4').touch()
+            annotations.append(dict(image_id=f'video{number}', caption=f'video {number}'))
+    text = json.dumps(dict(annotations=annotations))
+    (folder / 'MSRVTT/annotation/MSR_VTT.json').write_text(text)
+
+
+def test_msrvtt_7k_trains_on_train_and_val_and_validates_on_test(tmp_path):
+    write_msrvtt(tmp_path)
+    ids = {}
+    for split in ('train', 'val', 'test'):
+        config = dict(dataset='msrvtt_7k', data_dir=str(tmp_path), train_rows=0, bad_rows='error')
+        ids[split] = [row['id'] for row in load_rows(config, split)]
+    assert ids['train'] == ['video0', 'video6512', 'video6513', 'video7009']
+    assert ids['val'] == ids['test'] == ['video7010', 'video9999']
+
+
+def test_msrvtt_is_run_as_depalm_runs_it():
+    import train
+    config = configure(dict(vars(train)), [str(ROOT / 'config/msrvtt.py')])
+    keys = ('dataset', 'encoder', 'video_frames', 'epochs')
+    assert [config[key] for key in keys] == ['msrvtt_7k', 'timesformer_k400', 16, 8]
+
 
 def test_frames_of_a_video(tmp_path):
     greys = [(20 * i,) * 3 for i in range(12)]
