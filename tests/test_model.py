@@ -158,7 +158,7 @@ def test_source_dropout_is_of_training_alone():
 
 @greedy_or_beams
 @pytest.mark.parametrize('llm, G', [('llama', 1), ('llama', 2), ('qwen3', 1), ('opt', 2), ('opt_postnorm', 2)])
-@pytest.mark.parametrize('mechanism', ['limber_all', 'qp_inner', 'c_attn'])
+@flowing_or_fresh
 def test_generates_what_the_plain_way_does(llm, mechanism, G, num_beams):
     palm = make(llm, mechanism)
     features, ids, _, _ = inputs(G=G, T=4)
@@ -241,7 +241,7 @@ def test_no_gradient_below_the_first_target(mechanism):
 
 
 @pytest.mark.parametrize('checkpointed', [False, True])
-@pytest.mark.parametrize('mechanism, expected', [('qp_l0', 1), ('strided', 4), ('c_attn', 2)])     # strided: layers with and without a prefix, in both passes
+@pytest.mark.parametrize('mechanism, expected', [('qp_l0', 1), ('strided', 4), ('c_attn', 4)])     # strided: layers with and without a prefix, in both passes
 def test_compiled_layers_are_the_same_and_share_their_graphs(mechanism, expected, checkpointed):
     torch._dynamo.reset()
     counter, palm, compiled, graphs = CompileCounter(), make(mechanism=mechanism), make(mechanism=mechanism), []
@@ -436,15 +436,20 @@ def test_cross_attention_without_an_encoder_is_blind(mechanism):
 @both_kinds
 @either_cross_attention
 @greedy_or_beams
-def test_generation_with_a_cache_is_that_of_whole_texts_without_one(llm, mechanism, num_beams):
+@pytest.mark.parametrize('ends', [False, True])
+def test_generation_with_a_cache_is_that_of_whole_texts_without(llm, mechanism, num_beams, ends):
     palm = make(llm, mechanism)
     features, ids, _, mask = inputs(G=2, T=7, padding='left')
-    knobs = dict(features=features, num_beams=num_beams, max_new_tokens=6)
-    cached = palm.generate(ids, mask, **knobs)
-    uncached = []
+    eos = None
+    if ends:                                                        # a token that texts come to
+        new = palm.generate(ids, mask, features=features, num_beams=num_beams, max_new_tokens=6)
+        eos = new[:, 2].mode().values.item()
+    cached = palm.generate(ids, mask, features=features, num_beams=num_beams, max_new_tokens=6,
+                           eos_token_id=eos, pad_token_id=eos)
     for i, (row, seen) in enumerate(zip(ids, mask.bool())):
-        uncached += naive_generate(palm, features[i // 2:][:1], row[seen][None], 6, num_beams).tolist()
-    assert cached.tolist() == uncached
+        alone = naive_generate(palm, features[i // 2:][:1], row[seen][None], 6, num_beams, eos)
+        padding = [eos] * (cached.shape[1] - alone.shape[1])
+        assert cached[i].tolist() == alone[0].tolist() + padding
 
 
 # ---- where training starts -----------------------------------------------------------------------
