@@ -220,7 +220,8 @@ class PALM(nn.Module):
         """Whether in training the tokens go first in the text's own pass through the LLM, instead of one of their own before it. It is the same
         where they flow from layer 0 to the top for one text each; and faster where they are few: the LLM's weights are then read once."""
         return (torch.is_grad_enabled() and list(given) == [0] and len(given[0]) == len(x) and given[0].shape[1] <= x.shape[1]
-                and not self.adapter.cfg.noncausal_prefix and not self.adapter.cross_attentions and getattr(self.decoder, 'project_in', None) is None)
+                and not self.adapter.cfg.noncausal_prefix and not self.adapter.cross_attentions
+                and getattr(self.decoder, 'project_in', None) is None)
 
     def forward(self, input_ids, labels, attention_mask=None, pixels=None, features=None, label_smoothing=0.0):
         """Mean cross entropy over the labels that are not -100. input_ids, labels, attention_mask (B*G, T), right padded.

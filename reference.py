@@ -1,6 +1,7 @@
 """
-The originals' configurations and checkpoints in nanoPALM's terms: which knobs a DePALM `config` tree or an eP-ALM
-`config.yaml` stands for, and which of our parameters each of their keys is. Used by `prepare.py import` and tests/parity.py.
+The originals' configurations and checkpoints in nanoPALM's terms: which knobs a DePALM `config`
+tree or an eP-ALM `config.yaml` stands for, and which of our parameters each of their keys is. Used
+by `prepare.py import` and tests/parity.py.
 """
 import os
 import pickle
@@ -167,20 +168,30 @@ def depalm_text(config):
 # ---- eP-ALM's configuration ----------------------------------------------------------------------
 
 def epalm_config(config, n_layers):
-    """eP-ALM's own settings -> AdapterConfig."""
-    first, end, n = config['start_layer_idx'], config['end_layer_idx'], config['injected_hidden_states']
+    """eP-ALM's own settings -> AdapterConfig. Raises Unsupported(key=value) for what it does not
+    know."""
+    first, end = config['start_layer_idx'], config['end_layer_idx']
+    n = config['injected_hidden_states']
     if config.get('connector_type', 'linear') != 'linear':
         raise Unsupported(f'connector_type={config["connector_type"]}')
     if (end - first) % n:
         raise Unsupported(f'injected_hidden_states={n} over layers {first}..{end - 1}')
     return AdapterConfig(
-        connector='linear', source_layers=n, source_tokens='cls', n_connectors=1 if config.get('shared_connector') else n,
-        n_targets=end - first, last_target=end - 1, keep_to_end=False,
-        n_prompt=config['prompt_len'] if config['prompt_tuning'] else 0, prompt_mlp=config.get('mlp', False), prompt_positions=False,
-        token_init_std=1.0, llm_train_mode=True)
+        connector='linear',
+        source_layers=n,
+        source_tokens='cls',
+        n_connectors=1 if config.get('shared_connector') else n,
+        n_targets=end - first,
+        last_target=end - 1,
+        keep_to_end=False,
+        n_prompt=config['prompt_len'] if config['prompt_tuning'] else 0,
+        prompt_mlp=config.get('mlp', False),
+        prompt_positions=False,
+        token_init_std=1.0,
+        llm_train_mode=True)
 
 
-# our name of each of the originals' keys: the first pattern that matches, `.base_module` taken out before
+# our name of each of the originals' keys, without `.base_module`: the first pattern that matches
 CROSS = 'adapter.cross_attentions.0'
 RULES = [
     (r'.*\.cross_attention\.llm_res_mlp\.layers\.(\d)\.(.*)', rf'{CROSS}.query_mlp.\1.\2'),
@@ -194,27 +205,36 @@ RULES = [
     (r'.*\.layers\.(\d+)\.adapter_bias_tuning\.(.*)', r'adapter.token_biases.<\1>.\2'),
     (r'model_text\.(.*)', r'llm.\1'),
     (r'feat_model\.(.*)', r'encoder.model.\1'),
-    (r'connector\.(\d+)\.(.*)', r'adapter.connectors.\1.1.\2'),                                 # eP-ALM from here
+    # eP-ALM from here
+    (r'connector\.(\d+)\.(.*)', r'adapter.connectors.\1.1.\2'),
     (r'prompt_module\.prefix_embedding\.0\.weight', r'adapter.prompt'),
-    (r'prompt_module\.prefix_embedding\.(\d)\.(.*)', lambda m: f'adapter.prompt_mlp.{int(m[1]) - 1}.{m[2]}'),
+    (r'prompt_module\.prefix_embedding\.1\.(.*)', r'adapter.prompt_mlp.0.\1'),
+    (r'prompt_module\.prefix_embedding\.3\.(.*)', r'adapter.prompt_mlp.2.\1'),
 ]
-PARTS = [('scaling_param', 'scale'), ('bias_param', 'bias'), ('query_tokens', 'queries'), ('.pooling.', '.pool.'), ('norm_layer', 'norm')]
+PARTS = [('scaling_param', 'scale'), ('bias_param', 'bias'), ('query_tokens', 'queries'),
+         ('.pooling.', '.pool.'), ('norm_layer', 'norm')]
 
 
 def our_name(key, targets):
-    """An original's parameter name -> ours, or None. targets: the layers that tokens are given at."""
+    """An original's parameter name -> ours, or None. targets: the layers tokens are given at."""
     key = key.replace('.base_module', '')
     for pattern, ours in RULES:
-        if match := re.fullmatch(pattern, key):
-            name = match.expand(ours) if isinstance(ours, str) else ours(match)
-            name = re.sub(r'<(\d+)>', lambda m: str(targets.index(int(m[1]))), name)
-            for theirs, our in PARTS:
-                name = name.replace(theirs, our)
-            return name
-    return None
+        match = re.fullmatch(pattern, key)
+        if match:
+            break
+    else:
+        return None
+    name = match.expand(ours)
+    # <layer> -> its place among the targets
+    layer = re.search(r'<(\d+)>', name)
+    if layer:
+        name = name.replace(layer[0], str(targets.index(int(layer[1]))))
+    for theirs, our in PARTS:
+        name = name.replace(theirs, our)
+    return name
 
 
-# ---- `python prepare.py import` -------------------------------------------------------------------------------------
+# ---- `python prepare.py import` ------------------------------------------------------------------
 
 # the names of DePALM's yaml -> where the same weights are still to be had
 LLMS = {
@@ -255,16 +275,17 @@ def import_checkpoint(config, checkpoint, reference_config, out):
     which samples and evaluates.
 
     config: train.py's knobs, of which the adapter's and those of the text are replaced by what the
-    original's yaml (`experiment_config.yaml`, eP-ALM's `config.yaml`) stands for. Returns what there
-    is to say about it. Raises ValueError for a key that has no equivalent, Unsupported for an option.
+    original's yaml (`experiment_config.yaml`, eP-ALM's `config.yaml`) stands for. Returns what
+    there is to say about it. Raises ValueError for a file of another kind and for a key that has no
+    equivalent, Unsupported for such an option.
     """
     from model import build, save_adapter
     state, original = read_original(checkpoint, reference_config)
     knobs, remarks = {}, []
     if any(k.startswith(('connector.', 'prompt_module.')) for k in state):
         knobs = vars(epalm_config({**epalm_settings(state), **(original or {})}, None))
-        remarks.append('eP-ALM lets the text read a visual token that has seen the answer, from the '
-                       'last injection to the top; here it is causal')
+        remarks.append('eP-ALM lets the text read a visual token that has seen the answer, from '
+                       'the last injection to the top; here it is causal')
     elif original:
         try:
             knobs = depalm_knobs(original, config)

@@ -72,8 +72,8 @@ def layout(palm, x, n, mask):
 
 
 def cross_attend(cross, x, tokens):
-    """x + tanh(gate) * out(norm(softmax(q k^T / sqrt(C)) v)), where the queries q come from the text
-    x (B*G, P+T, D), keys k and values v from the tokens (B*G, N, d), in heads of C channels."""
+    """x + tanh(gate) * out(norm(softmax(q k^T / sqrt(C)) v)), where the queries q come from the
+    text x (B*G, P+T, D), keys k and values v from the tokens (B*G, N, d), in heads of C channels."""
     heads = (cross.heads, -1)
     query = cross.q(cross.query_mlp(x.to(cross.gate.dtype)))
     q = query.unflatten(2, heads).transpose(1, 2)                   # (B*G, H, P+T, C)

@@ -90,7 +90,8 @@ def assert_close(a, b, tolerance=1e-5):
 
 
 every_pair = pytest.mark.parametrize('llm, mechanism', [            # every mechanism on two LLMs, every LLM with one that does it all
-    (llm, m) for llm in LLMS for m in MECHANISMS if llm in ('llama', 'opt') or m in ('inner_to_end', 'started', 'c_attn')])
+    (llm, m) for llm in LLMS for m in MECHANISMS
+    if llm in ('llama', 'opt') or m in ('inner_to_end', 'started', 'c_attn')])
 both_kinds = pytest.mark.parametrize('llm', ['llama', 'opt'])       # rotary and learned positions
 every_mechanism = pytest.mark.parametrize('mechanism', MECHANISMS)
 flowing_or_fresh = pytest.mark.parametrize('mechanism', ['limber_all', 'qp_inner'])
@@ -241,7 +242,8 @@ def test_no_gradient_below_the_first_target(mechanism):
 
 
 @pytest.mark.parametrize('checkpointed', [False, True])
-@pytest.mark.parametrize('mechanism, expected', [('qp_l0', 1), ('strided', 4), ('c_attn', 4)])     # strided: layers with and without a prefix, in both passes
+# strided: layers with and without a prefix, in both passes; c_attn: with and without its hook
+@pytest.mark.parametrize('mechanism, expected', [('qp_l0', 1), ('strided', 4), ('c_attn', 4)])
 def test_compiled_layers_are_the_same_and_share_their_graphs(mechanism, expected, checkpointed):
     torch._dynamo.reset()
     counter, palm, compiled, graphs = CompileCounter(), make(mechanism=mechanism), make(mechanism=mechanism), []

@@ -230,8 +230,8 @@ def test_an_imported_c_attn_is_textbook_attention_by_the_originals_tensors(c_att
 
 
 @pytest.mark.parametrize('option, value', [
-    ('gating', False), ('gating', 'scheduled'), ('token_norm', False), ('cross_attn.llm_mlp_layers', 0),
-    ('cross_attn.residual', True), ('transformer.n_tokens', 32), ('transformer.n_layers', 0)])
+    ('gating', False), ('gating', 'scheduled'), ('token_norm', False),
+    ('cross_attn.llm_mlp_layers', 0), ('cross_attn.residual', True), ('transformer.n_tokens', 32), ('transformer.n_layers', 0)])
 def test_an_option_of_c_attn_without_equivalent_is_named(c_attn, option, value):
     config = copy.deepcopy(c_attn[0])
     *parents, key = option.split('.')
