@@ -56,8 +56,12 @@ class AdapterConfig:
     token_bias_per_token: bool = False
     # prompt tuning and what is trained inside the frozen models
     n_prompt: int = 1               # learned tokens in front of the text
+    # deviation of the normal that queries and prompt tokens start from; 1 in the papers' code
+    token_init_std: float = 0.02
     prompt_mlp: bool = False        # eP-ALM: prompt tokens go through Linear, Tanh, Linear
     prompt_positions: bool = True   # False (eP-ALM): prompt tokens have no position, text starts at 0
+    # True, as in the papers' code: the LLM's own dropout is on in training (OPT 0.1, LLaMA none)
+    llm_train_mode: bool = False
     llm_bias_tuning: bool = False   # y * scale + bias after every Linear of the LLM
     llm_norm_tuning: bool = False   # the norms of the LLM are trained
     encoder_bias_tuning: bool = False   # the same for the encoder, which then cannot be cached
@@ -99,8 +103,17 @@ def r_rand(cfg, d_in, d_llm, grid):
 
 
 def c_attn(cfg, d_in, d_llm, grid):
-    """Gated cross-attention (DePALM 3.2.3, after Flamingo): the tokens are no prefix, but read by a CrossAttention in front of every
-    target layer. (B, 1+N, D) -> (B, 1+N, adapter_dim). 127M with 12 targets."""
+    """Gated cross-attention (DePALM 3.2.3): all tokens through a small transformer. They are no
+    prefix: one CrossAttention in front of every target layer reads them.
+    (B, 1+N, D) -> (B, 1+N, adapter_dim). 21.1M: 8.4M here, 12.6M in the CrossAttention."""
+    d = cfg.adapter_dim or d_llm
+    return nn.Sequential(nn.Linear(d_in, d), TokenMapper(cfg, d), *out_mlp(cfg, d, d))
+
+
+def c_attn_flamingo(cfg, d_in, d_llm, grid):
+    """The same idea closer to Flamingo, in neither paper: one Linear, and a
+    FlamingoCrossAttention of its own in front of every target layer.
+    (B, 1+N, D) -> (B, 1+N, adapter_dim). 127M with 12 targets."""
     return nn.Sequential(nn.Linear(d_in, cfg.adapter_dim or d_llm))
 
 
@@ -108,25 +121,48 @@ def out_mlp(cfg, d_in, d_llm):
     """`out_layers` linear layers d_in -> d_llm, the hidden ones d_in wide."""
     layers = []
     for _ in range(cfg.out_layers - 1):
-        layers += [nn.Linear(d_in, d_in), nn.Identity() if cfg.activation == 'none' else nn.GELU()]
+        layers += [nn.Linear(d_in, d_in), make_activation(cfg)]
     return layers + [nn.Linear(d_in, d_llm)]
 
 
 # ---- mappers --------------------------------------------------------------------------------------------------------
 
+def mapper_blocks(cfg, d, block):
+    """`mapper_layers` of torch's post-norm blocks, whose feed-forward is as wide as they are."""
+    activation = F.gelu if cfg.activation == 'gelu' else nn.Identity()
+    blocks = nn.ModuleList()
+    for _ in range(cfg.mapper_layers):
+        blocks.append(block(d, cfg.mapper_heads, dim_feedforward=d, dropout=cfg.mapper_dropout,
+                            activation=activation, layer_norm_eps=1e-4, batch_first=True))
+    return blocks
+
+
+class TokenMapper(nn.Module):
+    """A transformer over the visual tokens, none of them a query. (B, N, d) -> (B, N, d)."""
+
+    def __init__(self, cfg, d):
+        super().__init__()
+        self.blocks = mapper_blocks(cfg, d, nn.TransformerEncoderLayer)
+
+    def forward(self, x):
+        for block in self.blocks:
+            x = block(x)
+        return x
+
+
 class QPMapper(nn.Module):
-    """[tokens; queries] -> transformer -> the queries' outputs. (B, N, d) -> (B, n, d). Post-norm blocks as torch has them, feed-forward
-    as wide as the model. R-QPMapper (DePALM 3.2.2) is one inside every group (18.1M)."""
+    """[tokens; queries] -> transformer -> the queries' outputs. (B, N, d) -> (B, n, d).
+    R-QPMapper (DePALM 3.2.2) is one inside every group (18.1M)."""
     block = nn.TransformerEncoderLayer
 
     def __init__(self, cfg, d):
         super().__init__()
         self.n = cfg.n_queries
-        rows = cfg.n_targets if cfg.query_per_target else 1
-        self.queries = nn.Parameter(torch.randn(rows, self.n, d) * 0.02) if cfg.learned_queries else None
-        self.blocks = nn.ModuleList(
-            self.block(d, cfg.mapper_heads, dim_feedforward=d, dropout=cfg.mapper_dropout, layer_norm_eps=1e-4, batch_first=True,
-                       activation=F.gelu if cfg.activation == 'gelu' else nn.Identity()) for _ in range(cfg.mapper_layers))
+        self.queries = None
+        if cfg.learned_queries:
+            rows = cfg.n_targets if cfg.query_per_target else 1
+            self.queries = nn.Parameter(torch.randn(rows, self.n, d) * cfg.token_init_std)
+        self.blocks = mapper_blocks(cfg, d, self.block)
 
     def forward(self, x, query_row=0):
         if self.queries is not None:
@@ -240,7 +276,8 @@ class RandomPatches(nn.Module):
         return self.norm(x)
 
 
-CONNECTORS = dict(linear=linear, qpmapper=mapper(QPMapper), qformer=mapper(QFormer), c_attn=c_attn, r_rand=r_rand,
+CONNECTORS = dict(linear=linear, qpmapper=mapper(QPMapper), qformer=mapper(QFormer), c_attn=c_attn,
+                  c_attn_flamingo=c_attn_flamingo, r_rand=r_rand,
                   r_avgpool=resampler(RAvgPool), r_maxpool=resampler(RMaxPool),
                   r_avgpool_tokens=resampler(RAvgPoolTokens), r_conv=resampler(RConv),
                   r_linear=resampler(RLinear), r_qpmapper=resampler(QPMapper))
@@ -249,32 +286,68 @@ CONNECTORS = dict(linear=linear, qpmapper=mapper(QPMapper), qformer=mapper(QForm
 # ---- cross-attention ------------------------------------------------------------------------------------------------
 
 class CrossAttention(nn.Module):
-    """x + tanh(gate) * Attention(query = norm(x), keys and values = visual tokens), gate = 0 at the start: textbook, and causal because
-    a text token asks with its own hidden state alone. x (B*G, T, d_llm); `see` takes the tokens (B, N, d) once per input."""
+    """x + tanh(gate) * out(norm(attention)), where the text x asks, by q(query_mlp(x)), and the
+    visual tokens z answer, by k(z) and v(z) (DePALM 3.2.3): one for all target layers.
+
+    It stands in front of a layer. x (B*G, T, d_llm) are the hidden states of G texts of each of B
+    inputs, z (B, N, d) the tokens. A position of x reads itself and z alone: it is causal, and
+    neither padding nor a cache changes it. The gate starts at 0, which leaves x as it is. It has
+    no dropout, as DePALM's had none in training.
+    """
+    shared = True
 
     def __init__(self, cfg, d_llm):
         super().__init__()
         d = cfg.adapter_dim or d_llm
         self.heads = cfg.mapper_heads
-        self.norm = make_norm(cfg, d_llm)
-        self.q, self.k, self.v, self.out = nn.Linear(d_llm, d), nn.Linear(d, d), nn.Linear(d, d), nn.Linear(d, d_llm)
+        self.query_mlp = nn.Sequential(
+            nn.Linear(d_llm, d), make_activation(cfg), nn.Linear(d, d), make_norm(cfg, d))
+        self.q = nn.Linear(d, d)
+        self.k = nn.Linear(d, d)
+        self.v = nn.Linear(d, d)
+        self.norm = make_norm(cfg, d)
+        self.out = nn.Linear(d, d_llm)
         self.gate = nn.Parameter(torch.zeros(1))
-        self.keys_values = None
 
-    def see(self, tokens):
-        self.keys_values = None if tokens is None else [self.split(p(tokens)) for p in (self.k, self.v)]    # (B, H, N, C) each
+    def keys_values(self, z):
+        """Visual tokens (B, N, d) -> keys and values of H heads, both (B, H, N, d/H)."""
+        return self.split(self.k(z)), self.split(self.v(z))
 
     def split(self, x):
         return x.unflatten(-1, (self.heads, -1)).transpose(1, 2)
 
-    def forward(self, x):
-        if self.keys_values is None:
-            return x
-        k, v = self.keys_values
-        q = self.q(self.norm(x))
-        q = self.split(q.view(len(k), -1, q.shape[-1]))                                     # (B, H, G*T, C): no copy of k and v
-        y = F.scaled_dot_product_attention(q, k.to(q.dtype), v.to(q.dtype)).transpose(1, 2).reshape(*x.shape[:2], -1)
-        return x + (self.gate.tanh() * self.out(y)).to(x.dtype)
+    def forward(self, x, keys, values):
+        """Hidden states (B*G, T, d_llm), and what `keys_values` made -> the same shape."""
+        # the LLM may be in half precision, these weights never are
+        q = self.q(self.query_mlp(x.to(self.gate.dtype)))
+        # the G texts of an input, as one: (B, H, G*T, d/H), which needs no copy of the keys
+        q = self.split(q.view(len(keys), -1, q.shape[-1]))
+        y = F.scaled_dot_product_attention(q, keys.to(q.dtype), values.to(q.dtype))
+        y = y.transpose(1, 2).reshape(*x.shape[:2], -1)
+        return x + (self.gate.tanh() * self.out(self.norm(y))).to(x.dtype)
+
+    def before(self, layer, args):
+        """Forward pre-hook of a decoder layer: its input reads `layer.visual`, the keys and
+        values of this batch, or None without visual tokens."""
+        if layer.visual is None:
+            return args
+        return self(args[0], *layer.visual), *args[1:]
+
+
+class FlamingoCrossAttention(CrossAttention):
+    """As in Flamingo, a norm in front of the query and none on the output (and without Flamingo's
+    gated feed-forward): one for each target layer."""
+    shared = False
+
+    def __init__(self, cfg, d_llm):
+        super().__init__(cfg, d_llm)
+        self.query_mlp = make_norm(cfg, d_llm)
+        self.q = nn.Linear(d_llm, cfg.adapter_dim or d_llm)
+        self.norm = nn.Identity()
+
+
+# connectors whose tokens are read by cross-attention; those of all others are a prefix
+CROSS_ATTENTIONS = dict(c_attn=CrossAttention, c_attn_flamingo=FlamingoCrossAttention)
 
 
 # ---- small parts ----------------------------------------------------------------------------------------------------
@@ -283,6 +356,10 @@ class Cls(nn.Module):
     """(B, 1+N, D) -> (B, 1, D)."""
     def forward(self, x):
         return x[:, :1]
+
+
+def make_activation(cfg):
+    return nn.Identity() if cfg.activation == 'none' else nn.GELU()
 
 
 def make_norm(cfg, d):
@@ -361,13 +438,14 @@ class Adapter(nn.Module):
     def __init__(self, cfg, d_in, grid, d_llm, n_layers, d_embed=None):
         super().__init__()
         self.cfg = cfg
+        self.cross_attentions = nn.ModuleList()
         if d_in:
             self.targets = target_layers(cfg, n_layers)
             if cfg.connector not in CONNECTORS:
                 raise ValueError(f'connector={cfg.connector!r} is none of: {", ".join(CONNECTORS)}')
             self.connectors = nn.ModuleList(CONNECTORS[cfg.connector](cfg, d_in, d_llm, grid) for _ in range(cfg.n_connectors))
-            if cfg.connector == 'c_attn':
-                self.cross_attentions = nn.ModuleList(CrossAttention(cfg, d_llm) for _ in self.targets)
+            if cfg.connector in CROSS_ATTENTIONS:
+                self.add_cross_attentions(CROSS_ATTENTIONS[cfg.connector], d_llm)
             if cfg.token_norm:
                 self.token_norms = nn.ModuleList(make_norm(cfg, d_llm) for _ in self.targets)
             if cfg.token_bias:
@@ -379,9 +457,33 @@ class Adapter(nn.Module):
             self.bottlenecks = nn.ModuleList(Bottleneck(cfg, d_llm) for _ in range(n_layers))
         if cfg.n_prompt:
             d = d_embed or d_llm
-            self.prompt = nn.Parameter(torch.randn(cfg.n_prompt, d) * 0.02)
+            self.prompt = nn.Parameter(torch.randn(cfg.n_prompt, d) * cfg.token_init_std)
             if cfg.prompt_mlp:
                 self.prompt_mlp = nn.Sequential(nn.Linear(d, d), nn.Tanh(), nn.Linear(d, d))
+
+    def add_cross_attentions(self, kind, d_llm):
+        """kind: CrossAttention, one for all targets, or FlamingoCrossAttention, one for each."""
+        for name in ('token_norm', 'token_bias', 'noncausal_prefix'):
+            if getattr(self.cfg, name):
+                raise ValueError(f'{name}=True is for tokens of a prefix, and those of '
+                                 f'connector={self.cfg.connector!r} are none: leave it out')
+        for _ in self.targets[:1] if kind.shared else self.targets:
+            self.cross_attentions.append(kind(self.cfg, d_llm))
+
+    def cross_attention(self, j):
+        """The one in front of the j-th target layer."""
+        return self.cross_attentions[0 if self.cross_attentions[0].shared else j]
+
+    def keys_values(self, tokens):
+        """{target layer: its tokens (B, N, d)} -> {target layer: (keys, values) of its
+        cross-attention}, made once for layers that share both."""
+        made, pairs = {}, {}
+        for j, (layer, z) in enumerate(tokens.items()):
+            cross = self.cross_attention(j)
+            if (cross, id(z)) not in made:
+                made[cross, id(z)] = cross.keys_values(z)
+            pairs[layer] = made[cross, id(z)]
+        return pairs
 
     def forward(self, sources):
         """sources: the last hidden states of the encoder, each (B, 1+N, D). Returns {target layer: (B, M, d_llm)}."""

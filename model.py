@@ -105,9 +105,11 @@ class PALM(nn.Module):
                 tune_norms(model)
             if model is not None and biases:
                 tune_biases(model)
-        if cfg.connector == 'c_attn':
-            for i, cross in zip(adapter.targets, adapter.cross_attentions):
-                self.decoder.layers[i].register_forward_pre_hook(lambda layer, args, cross=cross: (cross(args[0]), *args[1:]))
+        if adapter.cross_attentions:
+            for j, i in enumerate(adapter.targets):
+                layer = self.decoder.layers[i]
+                layer.visual = None
+                layer.register_forward_pre_hook(adapter.cross_attention(j).before)
         if cfg.bottleneck != 'none':
             for bottleneck, layer in zip(adapter.bottlenecks, self.decoder.layers):
                 bottleneck.attach(*block_ends(layer, cfg.bottleneck_at))
@@ -123,9 +125,10 @@ class PALM(nn.Module):
         return self.llm.get_decoder()
 
     def train(self, mode=True):
-        """The frozen models stay in eval mode: their dropout is no part of training an adapter."""
+        """The frozen models stay in eval mode, so that their dropout is off, but for the LLM with
+        `llm_train_mode`. Dropout of its attention weights (0 in OPT and LLaMA) is never on."""
         super().train(mode)
-        self.llm.eval()
+        self.llm.train(mode and self.adapter.cfg.llm_train_mode)
         if self.encoder is not None:
             self.encoder.eval()
         return self
@@ -133,7 +136,7 @@ class PALM(nn.Module):
     def tokens(self, sources):
         """Hidden states of the encoder -> {target layer: its tokens (B, N, D)}, none where blind."""
         given = {} if sources is None else self.adapter(sources)
-        if 0 in given and len(self.prefix_start):
+        if 0 in given and len(self.prefix_start) and not self.adapter.cross_attentions:
             start = self.llm.get_input_embeddings()(self.prefix_start)
             start = start if getattr(self.decoder, 'project_in', None) is None else self.decoder.project_in(start)      # (n, D)
             given[0] = torch.cat([start.expand(len(given[0]), -1, -1), given[0].to(start.dtype)], dim=1)
@@ -173,9 +176,10 @@ class PALM(nn.Module):
         attentions = [layer.self_attn for layer in self.decoder.layers]
         for attention in attentions:
             attention.prefix = []                               # frees the last batch's, and none is read while computing this one
-        if self.adapter.cfg.connector == 'c_attn':
-            for i, cross in zip(self.adapter.targets, self.adapter.cross_attentions):
-                cross.see(given.get(i))
+        if self.adapter.cross_attentions:
+            visual = self.adapter.keys_values(given)
+            for i in self.adapter.targets:
+                self.decoder.layers[i].visual = visual.get(i)
         elif given:
             for attention, kv in zip(attentions, self.prefix(given)):
                 attention.prefix = [(*kv, None)] if kv else []
@@ -220,7 +224,8 @@ class PALM(nn.Module):
         """Whether in training the tokens go first in the text's own pass through the LLM, instead of one of their own before it. It is the same
         where they flow from layer 0 to the top for one text each; and faster where they are few: the LLM's weights are then read once."""
         return (torch.is_grad_enabled() and list(given) == [0] and len(given[0]) == len(x) and given[0].shape[1] <= x.shape[1]
-                and not self.adapter.cfg.noncausal_prefix and self.adapter.cfg.connector != 'c_attn' and getattr(self.decoder, 'project_in', None) is None)
+                and not self.adapter.cfg.noncausal_prefix and not self.adapter.cross_attentions
+                and getattr(self.decoder, 'project_in', None) is None)
 
     def forward(self, input_ids, labels, attention_mask=None, pixels=None, features=None, label_smoothing=0.0):
         """Mean cross entropy over the labels that are not -100. input_ids, labels, attention_mask (B*G, T), right padded.

@@ -31,7 +31,7 @@ def visual_tokens(palm, features):
             z = adapter.token_norms[j](z)
         if cfg.token_bias:
             z = z * adapter.token_biases[j].scale + adapter.token_biases[j].bias
-        if layer == 0:
+        if layer == 0 and not adapter.cross_attentions:
             start = palm.llm.get_input_embeddings()(palm.prefix_start)
             if getattr(palm.decoder, 'project_in', None) is not None:
                 start = palm.decoder.project_in(start)
@@ -72,11 +72,16 @@ def layout(palm, x, n, mask):
 
 
 def cross_attend(cross, x, tokens):
-    """x + tanh(gate) * Attention(query = norm(x), keys and values = tokens): x (B*G, P+T, D), tokens (B*G, N, d)."""
-    norm_x = cross.norm(x.to(cross.norm.weight.dtype))
-    q, k, v = (y.unflatten(-1, (cross.heads, -1)).transpose(1, 2) for y in (cross.q(norm_x), cross.k(tokens), cross.v(tokens)))
-    y = F.scaled_dot_product_attention(q, k, v).transpose(1, 2).flatten(2)
-    return x + (cross.gate.tanh() * cross.out(y)).to(x.dtype)
+    """x + tanh(gate) * out(norm(softmax(q k^T / sqrt(C)) v)), where the queries q come from the
+    text x (B*G, P+T, D), keys k and values v from the tokens (B*G, N, d), in heads of C channels."""
+    heads = (cross.heads, -1)
+    query = cross.q(cross.query_mlp(x.to(cross.gate.dtype)))
+    q = query.unflatten(2, heads).transpose(1, 2)                   # (B*G, H, P+T, C)
+    k = cross.k(tokens).unflatten(2, heads).transpose(1, 2)         # (B*G, H, N, C)
+    v = cross.v(tokens).unflatten(2, heads).transpose(1, 2)
+    weights = (q @ k.transpose(2, 3) / q.shape[3] ** 0.5).softmax(dim=3)
+    attended = (weights @ v).transpose(1, 2).flatten(2)             # (B*G, P+T, d)
+    return x + (cross.gate.tanh() * cross.out(cross.norm(attended))).to(x.dtype)
 
 
 def naive_logits(palm, features, input_ids, attention_mask=None, tokens=None):
@@ -90,8 +95,10 @@ def naive_logits(palm, features, input_ids, attention_mask=None, tokens=None):
         tokens = {} if features is None else visual_tokens(palm, features.repeat_interleave(len(input_ids) // len(features), dim=0))
     n, told = 0, layout(palm, x, 0, mask)                           # n: visual tokens in front of the text now
     for i, layer in enumerate(decoder.layers):
-        if i in tokens and cfg.connector == 'c_attn':
-            x = cross_attend(adapter.cross_attentions[adapter.targets.index(i)], x, tokens[i])
+        if i in tokens and adapter.cross_attentions:
+            own = len(adapter.cross_attentions) > 1                 # or one for all target layers
+            cross = adapter.cross_attentions[adapter.targets.index(i) if own else 0]
+            x = cross_attend(cross, x, tokens[i])
         elif i in tokens:
             x, before = torch.cat([tokens[i], x[:, n:]], dim=1), n  # put in front, in place of what is left of the last target's
             n = tokens[i].shape[1]

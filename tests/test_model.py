@@ -32,6 +32,7 @@ LLMS = dict(llama=LlamaConfig(**rope), mistral=MistralConfig(**rope), qwen2=Qwen
                                                                       tie_word_embeddings=False)))     # as OPT-350m, but untied
 
 qp = dict(connector='qpmapper', adapter_dim=32, mapper_heads=4, n_queries=5)
+cross = dict(adapter_dim=32, mapper_heads=4, source_layers=2, n_targets=3, last_target=-1)
 inner = qp | dict(source_layers=2, n_targets=3, last_target=-2, keep_to_end=False, token_norm=True)
 MECHANISMS = dict(                      # knobs, and the layers whose text reads a prefix
     limber_all=(dict(connector='linear'), range(6)),
@@ -47,8 +48,9 @@ MECHANISMS = dict(                      # knobs, and the layers whose text reads
     noncausal=(dict(connector='linear', noncausal_prefix=True), range(6)),
     everything=(inner | dict(query_per_target=True, token_bias=True, token_bias_per_token=True, merge_sources=True, out_layers=2,
                              llm_bias_tuning=True, llm_norm_tuning=True, bottleneck='scaled'), [2, 3, 4]),
-    c_attn=(dict(connector='c_attn', adapter_dim=32, mapper_heads=4, n_targets=3, last_target=-1), []))   # no prefix: tests/test_bench.py has it
-PREFIXES = [m for m in MECHANISMS if m != 'c_attn']
+    c_attn=(cross | dict(connector='c_attn', mapper_layers=1), []),     # these two have no prefix
+    c_attn_flamingo=(cross | dict(connector='c_attn_flamingo'), []))
+CROSS_ATTENTIONS = ['c_attn', 'c_attn_flamingo']
 
 
 def make(llm='llama', mechanism='limber_all', dtype=torch.float32, **knobs):
@@ -62,6 +64,9 @@ def make(llm='llama', mechanism='limber_all', dtype=torch.float32, **knobs):
     with torch.no_grad():
         for name, p in palm.trained().items():
             p += 0.1 * torch.randn_like(p) + name.endswith('.gate')     # a gate of c_attn is open
+        for attention in palm.adapter.cross_attentions:             # and what it sees differs
+            attention.k.weight *= 4
+            attention.v.weight *= 4
     return palm
 
 
@@ -85,10 +90,12 @@ def assert_close(a, b, tolerance=1e-5):
 
 
 every_pair = pytest.mark.parametrize('llm, mechanism', [            # every mechanism on two LLMs, every LLM with one that does it all
-    (llm, m) for llm in LLMS for m in PREFIXES if llm in ('llama', 'opt') or m in ('inner_to_end', 'started')])
+    (llm, m) for llm in LLMS for m in MECHANISMS
+    if llm in ('llama', 'opt') or m in ('inner_to_end', 'started', 'c_attn')])
 both_kinds = pytest.mark.parametrize('llm', ['llama', 'opt'])       # rotary and learned positions
 every_mechanism = pytest.mark.parametrize('mechanism', MECHANISMS)
 flowing_or_fresh = pytest.mark.parametrize('mechanism', ['limber_all', 'qp_inner'])
+either_cross_attention = pytest.mark.parametrize('mechanism', CROSS_ATTENTIONS)
 greedy_or_beams = pytest.mark.parametrize('num_beams', [1, 3])
 
 
@@ -235,7 +242,8 @@ def test_no_gradient_below_the_first_target(mechanism):
 
 
 @pytest.mark.parametrize('checkpointed', [False, True])
-@pytest.mark.parametrize('mechanism, expected', [('qp_l0', 1), ('strided', 4)])     # strided: layers with and without a prefix, in both passes
+# strided: layers with and without a prefix, in both passes; c_attn: with and without its hook
+@pytest.mark.parametrize('mechanism, expected', [('qp_l0', 1), ('strided', 4), ('c_attn', 4)])
 def test_compiled_layers_are_the_same_and_share_their_graphs(mechanism, expected, checkpointed):
     torch._dynamo.reset()
     counter, palm, compiled, graphs = CompileCounter(), make(mechanism=mechanism), make(mechanism=mechanism), []
@@ -344,6 +352,124 @@ def test_an_image_is_forgotten_after_its_batch(mechanism):
     assert_close(naive_logits(palm, None, ids), blind)
 
 
+# ---- cross-attention -----------------------------------------------------------------------------
+
+def count(module):
+    return sum(p.numel() for p in module.parameters())
+
+
+def test_cross_attention_of_depalm_is_one_for_all_layers_and_that_of_flamingo_one_for_each():
+    shared, own = make(mechanism='c_attn').adapter, make(mechanism='c_attn_flamingo').adapter
+    assert len(shared.cross_attentions) == 1
+    assert len(own.cross_attentions) == 3
+    assert count(make(mechanism='c_attn', n_targets=5).adapter) == count(shared)
+    layer_0, layer_1 = own.cross_attentions[:2]
+    assert not torch.equal(layer_0.q.weight, layer_1.q.weight)
+
+
+def test_parameters_of_c_attn_are_about_20_million_with_llama_7b_counted_by_hand():
+    d, d_llm, d_encoder = 1024, 4096, 1024
+
+    def linear(n_in, n_out):
+        return n_in * n_out + n_out
+    block = 4 * linear(d, d) + 2 * linear(d, d) + 2 * 2 * d         # attention, MLP, two LayerNorms
+    connector = linear(d_encoder, d) + block + linear(d, d)
+    query_mlp = linear(d_llm, d) + linear(d, d) + d                 # and an RMSNorm
+    cross_attention = query_mlp + 3 * linear(d, d) + d + linear(d, d_llm) + 1
+    cfg = AdapterConfig(connector='c_attn', mapper_layers=1, n_targets=12, last_target=-4,
+                        source_layers=4, n_prompt=0)
+    with torch.device('meta'):
+        adapter = Adapter(cfg, d_encoder, (16, 16), d_llm, 32)
+    assert count(adapter) == connector + cross_attention
+    assert 20e6 < count(adapter) < 21e6
+
+
+@both_kinds
+@either_cross_attention
+def test_a_closed_gate_leaves_the_llm_as_it_was_and_an_open_one_does_not(llm, mechanism):
+    palm = make(llm, mechanism, n_prompt=0)
+    features, ids, labels, _ = inputs()
+    alone = palm.llm(ids).logits
+    assert (palm.logits(ids, features=features) - alone).abs().max() > 1e-2
+    with torch.no_grad():
+        for cross in palm.adapter.cross_attentions:
+            cross.gate.zero_()
+    assert torch.equal(palm.logits(ids, features=features), alone)
+    palm(ids, labels, features=features).backward()
+    for cross in palm.adapter.cross_attentions:                     # but the gate can open
+        assert cross.gate.grad.abs().max() > 0
+
+
+@either_cross_attention
+def test_a_new_gate_is_closed(mechanism):
+    adapter = Adapter(AdapterConfig(**MECHANISMS[mechanism][0]), D_ENC, GRID, 64, LAYERS)
+    assert all(cross.gate.item() == 0 for cross in adapter.cross_attentions)
+
+
+@both_kinds
+def test_every_layer_reads_the_visual_tokens_of_its_own_source(llm):
+    palm = make(llm, 'c_attn')
+    features, ids, _, _ = inputs()
+    palm.logits(ids, features=features)
+    pairs = [layer.visual for layer in palm.decoder.layers[-3:]]
+    assert pairs[0] is pairs[1]                                     # targets 0 and 1 of 3: source 0
+    assert (pairs[1][0] - pairs[2][0]).abs().max() > 1e-2           # target 2: source 1
+
+
+@either_cross_attention
+def test_cross_attention_reads_a_layer_0_without_the_start_of_a_prefix(mechanism):
+    knobs = dict(n_targets=2, last_target=1)
+    palm, plain = make(mechanism=mechanism, **knobs), make(mechanism=mechanism, **knobs)
+    palm.prefix_start = torch.tensor([5, 9])
+    features, ids, _, _ = inputs()
+    assert_close(palm.logits(ids, features=features), plain.logits(ids, features=features))
+    assert_close(palm.logits(ids, features=features), naive_logits(palm, features, ids))
+
+
+@either_cross_attention
+def test_cross_attention_without_an_encoder_is_blind(mechanism):
+    model = AutoModelForCausalLM.from_config(LLMS['llama'])
+    cfg = AdapterConfig(n_prompt=3, **MECHANISMS[mechanism][0])
+    palm = PALM(model, Adapter(cfg, None, None, 64, LAYERS))
+    _, ids, _, _ = inputs()
+    assert_close(palm.logits(ids), naive_logits(palm, None, ids))
+
+
+@both_kinds
+@either_cross_attention
+@greedy_or_beams
+@pytest.mark.parametrize('ends', [False, True])
+def test_generation_with_a_cache_is_that_of_whole_texts_without(llm, mechanism, num_beams, ends):
+    palm = make(llm, mechanism)
+    features, ids, _, mask = inputs(G=2, T=7, padding='left')
+    eos = None
+    if ends:                                                        # a token that texts come to
+        new = palm.generate(ids, mask, features=features, num_beams=num_beams, max_new_tokens=6)
+        eos = new[:, 2].mode().values.item()
+    cached = palm.generate(ids, mask, features=features, num_beams=num_beams, max_new_tokens=6,
+                           eos_token_id=eos, pad_token_id=eos)
+    for i, (row, seen) in enumerate(zip(ids, mask.bool())):
+        alone = naive_generate(palm, features[i // 2:][:1], row[seen][None], 6, num_beams, eos)
+        padding = [eos] * (cached.shape[1] - alone.shape[1])
+        assert cached[i].tolist() == alone[0].tolist() + padding
+
+
+# ---- where training starts -----------------------------------------------------------------------
+
+@pytest.mark.parametrize('std', [0.02, 1.0])
+def test_queries_and_prompt_tokens_start_with_the_deviation_that_is_asked_for(std):
+    torch.manual_seed(0)
+    for connector in ('qpmapper', 'qformer', 'r_qpmapper'):
+        cfg = AdapterConfig(connector=connector, adapter_dim=64, n_queries=300, n_prompt=300,
+                            token_init_std=std)
+        adapter = Adapter(cfg, D_ENC, GRID, 64, LAYERS)
+        mapper = adapter.connectors[0][1]
+        queries = mapper.pool.queries if connector == 'r_qpmapper' else mapper.queries
+        for tokens in (queries, adapter.prompt):
+            assert 0.97 * std < tokens.std() < 1.03 * std
+            assert tokens.mean().abs() < 0.03 * std
+
+
 # ---- what is trained, and what is not -------------------------------------------------------------------------------
 
 def fingerprint(tensors):
@@ -390,9 +516,36 @@ def test_dropout_of_the_frozen_llm_is_off_in_training(llm):
     assert (palm.logits(ids, features=features) - quiet).abs().max() > 1e-2
 
 
+@pytest.mark.parametrize('mechanism', ['limber_all', 'qp_l0', 'qp_inner', 'c_attn'])
+def test_dropout_of_the_llm_is_on_where_it_is_asked_for_and_in_training_alone(mechanism):
+    palm, quiet = make('opt', mechanism, llm_train_mode=True), make('opt', mechanism)
+    features, ids, labels, _ = inputs()
+    palm.train()
+    quiet.train()
+    losses = {palm(ids, labels, features=features).item() for _ in range(3)}
+    assert len(losses) == 3
+    assert quiet(ids, labels, features=features) == quiet(ids, labels, features=features)
+    torch.manual_seed(0)                                            # what train.py does every step
+    first = palm(ids, labels, features=features)
+    torch.manual_seed(0)
+    assert palm(ids, labels, features=features) == first
+    palm.eval()
+    assert not palm.llm.training
+    assert torch.equal(palm.logits(ids, features=features),
+                       quiet.eval().logits(ids, features=features))
+
+
+def test_attention_weights_of_the_llms_have_no_dropout_that_training_could_turn_on():
+    """`prefix_attention` has none to apply: it is 0 in the configurations of all families."""
+    for config in LLMS.values():
+        assert config.attention_dropout == 0
+
+
 @pytest.mark.parametrize('mechanism, millions', [('qp_l0', '17.89'), ('mapl', '2.91'), ('limber_all', '4.20'), ('limber_1', '4.20'),     # the papers'
                                                  ('epalm_original', '4.24'), ('qp_inner', '18.10'), ('r_avgpool', '20.99'), ('r_linear', '88.10'),
-                                                 ('r_qpmapper', '18.13'), ('r_rand', '4.20'), ('c_attn', '127.08')])
+                                                 ('r_qpmapper', '18.13'), ('r_rand', '4.20'), ('epalm', '4.31'),
+                                                 ('epalm_opt', '4.24'), ('c_attn', '21.06'),
+                                                 ('c_attn_flamingo', '127.08')])
 def test_parameter_counts_of_the_configs_are_those_documented(mechanism, millions):
     """EVA-CLIP-L and LLaMA-7B (OPT-6.7B and ViT-L have the same widths)."""
     knobs = asdict(AdapterConfig())
@@ -413,7 +566,9 @@ def test_parameter_counts_of_the_configs_are_those_documented(mechanism, million
     ('last_target', dict(last_target=LAYERS)),
     ('last_target', dict(last_target=-LAYERS - 1)),
     ('reduction', dict(connector='r_linear', reduction=9)),
-    ('reduction', dict(connector='r_linear', reduction=2))])
+    ('reduction', dict(connector='r_linear', reduction=2)),
+    ('token_norm', dict(connector='c_attn', token_norm=True)),
+    ('token_bias', dict(connector='c_attn_flamingo', token_bias=True))])
 def test_impossible_knobs_are_named(knob, knobs):
     with pytest.raises(ValueError, match=knob):
         Adapter(AdapterConfig(**knobs), D_ENC, GRID, 64, LAYERS)
