@@ -58,6 +58,7 @@ OFFICIAL = {
         ('clips of YouTube: aac-datasets or audiocaps-download (Python packages) get those that are left; name them {youtube_id}_{start_time}.wav',
          'audio/train', 'audio/val', 'audio/test')]),
     'msrvtt': ('data/msrvtt', [(*MSRVTT_VIDEOS, 'MSRVTT/annotation/MSR_VTT.json')]),
+    'msrvtt_7k': ('data/msrvtt', [(*MSRVTT_VIDEOS, 'MSRVTT/annotation/MSR_VTT.json')]),
     'msrvtt_qa': ('data/msrvtt', [MSRVTT_VIDEOS, ('MSRVTT-QA, from the page https://data.mendeley.com/datasets/bvxhs33bw6', *QA_FILES)]),
     'msvd_qa': ('data/msvd', [('https://www.cs.utexas.edu/users/ml/clamp/videoDescription/YouTubeClips.tar', 'YouTubeClips'),
                               ('MSVD-QA, from the page https://data.mendeley.com/datasets/h5j7cpwnvn', *QA_FILES, 'youtube_mapping.txt')]),

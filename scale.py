@@ -16,7 +16,13 @@ def checkpoint_activations(layer):
     def run(prefix, *args, **kwargs):
         attention.prefix = prefix                               # the second time, that of another pass may stand there
         return forward(*args, **kwargs)
-    layer.forward = lambda *args, **kwargs: checkpoint(run, getattr(attention, 'prefix', None), *args, use_reentrant=False, preserve_rng_state=False, **kwargs)
+
+    def checkpointed(*args, **kwargs):
+        # a layer with dropout (llm_train_mode) must draw the same numbers again
+        return checkpoint(run, getattr(attention, 'prefix', None), *args, use_reentrant=False,
+                          preserve_rng_state=layer.training, **kwargs)
+
+    layer.forward = checkpointed
 
 
 def shard_over_processes(llm, device):

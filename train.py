@@ -42,7 +42,7 @@ image_size = 0                      # pixels, 0 = the encoder's own
 video_frames = 0                    # of a clip, 0 = the encoder's own; given to an image encoder, it sees each frame by itself
 video_tokens = 'all'                # of all frames, or their 'mean' over time
 audio_seconds = 0                   # of a clip, 0 = the encoder's own; only Whisper can do with fewer
-resize = 'squash'                   # to a square: 'squash' as the papers, 'pad' with white, 'crop' the centre
+resize = 'squash'                   # to a square: 'squash' as the papers, 'squash_whole' without their enlarging, 'pad' with white, 'crop' the centre
 # data
 dataset = 'data/stamps'             # a folder of train/val/test.jsonl, one .jsonl file, or a name in rows.DATASETS
 data_dir = 'data/coco'              # where a named data set's official files are
@@ -100,7 +100,7 @@ AT_LEAST = dict.fromkeys(('batch_size', 'accumulate', 'texts_per_input', 'log_in
                           'bottleneck_factor'), 1)
 AT_MOST = dict.fromkeys(('label_smoothing', 'mapper_dropout', 'source_dropout', 'warmup', 'min_lr'), 1)
 AT_LEAST |= dict.fromkeys((*AT_MOST, 'seed', 'epochs', 'max_iters', 'num_workers', 'n_samples', 'n_prompt', 'learning_rate', 'prompt_rate', 'grad_clip'), 0)
-ONE_OF = dict(resize=('squash', 'pad', 'crop'), video_tokens=('all', 'mean'), source_tokens=('all', 'cls'), bad_rows=('error', 'skip'), norm=('rms', 'layer'),
+ONE_OF = dict(resize=('squash', 'squash_whole', 'pad', 'crop'), video_tokens=('all', 'mean'), source_tokens=('all', 'cls'), bad_rows=('error', 'skip'), norm=('rms', 'layer'),
               logger=('none', 'tensorboard', 'wandb'), activation=('gelu', 'none'), bottleneck=('none', 'normal', 'parallel', 'scaled'),
               bottleneck_at=('mlp', 'attention'), dtype=('auto', 'bfloat16', 'float16', 'float32'))
 
