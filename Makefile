@@ -6,8 +6,11 @@ endif
 TRAIN_FLAGS ?=
 EVAL_FLAGS ?=
 BIN := .venv/bin
+PIP_FLAGS := --quiet --disable-pip-version-check
+# what depends on the packages: the mechanisms against the golden numbers, the models, the scripts from end to end
+PACKAGE_TESTS := tests/parity.py tests/test_model.py tests/test_train.py tests/test_vqa.py tests/test_precision.py
 
-.PHONY: demo demo-vqa demo-audio test clean-demo
+.PHONY: demo demo-vqa demo-audio test test-oldest test-newest lock clean-demo
 
 demo: .venv/installed
 	$(BIN)/python prepare.py demo
@@ -30,10 +33,40 @@ demo-audio: .venv/installed
 test: .venv/installed
 	$(BIN)/python -m pytest -q
 
+# the same for the oldest and the newest packages that requirements.txt allows, each in an environment of its own
+test-oldest: .venv-oldest/installed
+	.venv-oldest/bin/python -m pytest -q $(PACKAGE_TESTS)
+
+test-newest: .venv-newest/installed
+	.venv-newest/bin/python -m pytest -q $(PACKAGE_TESTS)
+
 clean-demo:  ## forget the trained demos, keep what was fetched
 	rm -rf out/demo out/demo_blind out/demo_vqa out/demo_vqa_blind out/demo_audio out/demo_audio_blind
 
-.venv/installed: requirements.txt
+# what is installed is exact; `make lock` writes anew which releases that is, from the newest that requirements.txt allows
+.venv/installed: requirements.txt constraints.txt
 	$(PYTHON) -m venv .venv
-	$(BIN)/pip install -q -r requirements.txt
+	$(BIN)/python -m pip install $(PIP_FLAGS) -r requirements.txt -c constraints.txt
+	touch $@
+
+lock:
+	rm -rf .venv-lock
+	$(PYTHON) -m venv .venv-lock
+	.venv-lock/bin/python -m pip install $(PIP_FLAGS) -r requirements.txt
+	echo '# by `make lock`: what `make` installs; torch with or without CUDA' > constraints.txt
+	.venv-lock/bin/python -m pip freeze | sed 's/+[a-z0-9.]*$$//' | grep -v '^nvidia\|^triton\|^cuda' >> constraints.txt
+	rm -rf .venv-lock
+
+# >=1.2,<=1.5 in requirements.txt becomes ==1.2 here
+.venv-oldest/installed: requirements.txt
+	$(PYTHON) -m venv .venv-oldest
+	sed -E 's/>=([^,;]+),<=[^;]+/==\1/' requirements.txt > .venv-oldest/requirements.txt
+	.venv-oldest/bin/python -m pip install $(PIP_FLAGS) -r .venv-oldest/requirements.txt
+	touch $@
+
+# and ==1.5 here
+.venv-newest/installed: requirements.txt
+	$(PYTHON) -m venv .venv-newest
+	sed -E 's/>=[^,;]+,<=([^;]+)/==\1/' requirements.txt > .venv-newest/requirements.txt
+	.venv-newest/bin/python -m pip install $(PIP_FLAGS) -r .venv-newest/requirements.txt
 	touch $@

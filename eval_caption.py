@@ -28,11 +28,12 @@ num_beams = 3
 max_new_tokens = 50
 batch_size = 16
 device = 'auto'
+dtype = 'auto'                      # 'float32', 'bfloat16', 'float16'; auto = float32 on a CPU, on a GPU as the LLM was published
 compile = False                     # torch.compile: minutes before the first batch
 # ---------------------------------------------------------------------------------------------------------------------
 
 AT_LEAST = dict(max_rows=0, page_rows=0, num_beams=1, max_new_tokens=1, batch_size=1)
-ONE_OF = dict(which=('best', 'last'), bad_rows=('', 'error', 'skip'))
+ONE_OF = dict(which=('best', 'last'), bad_rows=('', 'error', 'skip'), dtype=('auto', 'bfloat16', 'float16', 'float32'))
 
 
 def inputs(rows, n=0):
@@ -55,7 +56,7 @@ def main(config):
         sys.exit('java=True: there is no java on the PATH. Install one (Java 8 to 14; without SPICE any later one does), or leave java=False')
     tokenizers = {False: 'PTB-like, pure Python (scores.tokenize)', True: 'PTB, Java (Stanford CoreNLP 3.4.1)'}
     result, said = dict(tokenizer=tokenizers[java], knobs=config), {}
-    for side, model, tokenizer, trained_with in with_blind(out_dir, blind_dir, which, device, bad_rows):
+    for side, model, tokenizer, trained_with in with_blind(out_dir, blind_dir, which, device, bad_rows, dtype):
         if not side:
             rows = inputs(load_rows(trained_with, split), max_rows)
             if java:                        # a rehearsal: what it lacks is said before captions are generated, perhaps for hours

@@ -34,6 +34,7 @@ num_beams = 3
 max_new_tokens = 10
 batch_size = 16                     # pictures; up to 8 questions of each
 device = 'auto'
+dtype = 'auto'                      # 'float32', 'bfloat16', 'float16'; auto = float32 on a CPU, on a GPU as the LLM was published
 compile = False                     # torch.compile: minutes before the first batch
 # ---------------------------------------------------------------------------------------------------------------------
 
@@ -45,7 +46,7 @@ def main(config):
     from model import write_atomically
     from sample import generate_rows, readable, with_blind
     result = dict(knobs=config)
-    for side, model, tokenizer, trained_with in with_blind(out_dir, blind_dir, which, device, bad_rows):
+    for side, model, tokenizer, trained_with in with_blind(out_dir, blind_dir, which, device, bad_rows, dtype):
         if not side:
             rows = load_rows(trained_with, split)
             if any('question' not in row for row in rows):

@@ -321,33 +321,53 @@ def no_embedding_below_zero(module, args, kwargs, embedding):
 
 # ---- building, saving, loading --------------------------------------------------------------------------------------
 
-def pick_device_and_dtype(device, dtype):
-    """'auto' -> a GPU if there is one; bf16 where the device multiplies in it, else fp32."""
+def pick_device_and_dtype(device, dtype, llm=''):
+    """'auto' -> a GPU if there is one; float32 on a CPU. On a GPU the half precision that this LLM, a folder or Hub id, was
+    published in: its weights are exact there, and its activations have the range they had in training.
+
+    Why: docs/precision.md. Raises ValueError for a device that is not there.
+    """
     if device.split(':')[0] not in ('auto', 'cpu', 'cuda', 'mps'):
         raise ValueError(f"device={device!r}: expected 'auto', 'cpu', 'cuda', 'cuda:1' or so, or 'mps'")
     if device.startswith('cuda') and not torch.cuda.is_available():
         raise ValueError(f'device={device!r}: there is no GPU that this torch can use')
     if device == 'auto':
         device = 'cuda' if torch.cuda.is_available() else 'cpu'
-    if dtype == 'auto':
-        bf16 = (torch.cuda.is_bf16_supported() if device.startswith('cuda')
-                else torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported())
-        dtype = 'bfloat16' if bf16 else 'float32'
+    if dtype == 'auto' and not device.startswith('cuda'):
+        dtype = 'float32'
+    elif dtype == 'auto':
+        config = read_llm_config(llm) if llm else {}
+        published = config.get('dtype') or config.get('torch_dtype')
+        dtype = 'float16' if published == 'float16' or not torch.cuda.is_bf16_supported() else 'bfloat16'
     return device, dtype
+
+
+def read_llm_config(name):
+    """The config.json of a local folder or Hub id as a dict, unlike AutoConfig's of any family. Raises FileNotFoundError."""
+    try:
+        return transformers.PreTrainedConfig.get_config_dict(name)[0]
+    except Exception as e:
+        raise not_loaded(name, e) from e
+
+
+def not_loaded(name, error):
+    """FileNotFoundError for an LLM that cannot be had, with the first line of why."""
+    return FileNotFoundError(
+        f'llm={name!r} could not be loaded: neither a folder of a transformers model here nor a Hub id that can be had '
+        f'({str(error).splitlines()[0][:200]}). `python prepare.py demo` makes data/models/smollm2-135m')
 
 
 def load_llm(name, dtype, weights=True):
     """A causal LM and its tokenizer by local folder or Hub id; without its weights, its shapes alone. Raises ValueError for a family that is not in
     LLM_FAMILIES, before its weights are read, and FileNotFoundError for what cannot be loaded."""
+    family = read_llm_config(name).get('model_type')
     try:
-        family = transformers.PreTrainedConfig.get_config_dict(name)[0].get('model_type')   # unlike AutoConfig's, of any model
         if family in (None, *LLM_FAMILIES):                      # None: no model here, of which these say more
             tokenizer = AutoTokenizer.from_pretrained(name)
             llm = (AutoModelForCausalLM.from_pretrained(name, dtype=getattr(torch, dtype)) if weights
                    else AutoModelForCausalLM.from_config(AutoConfig.from_pretrained(name)))
     except Exception as e:
-        raise FileNotFoundError(f'llm={name!r} could not be loaded: neither a folder of a transformers model here nor a Hub id that can be had '
-                                f'({str(e).splitlines()[0][:200]}). `python prepare.py demo` makes data/models/smollm2-135m') from e
+        raise not_loaded(name, e) from e
     if family not in LLM_FAMILIES:
         raise ValueError(f'llm={name!r}: the layers of {family!r} models cannot be given a prefix; known: {", ".join(LLM_FAMILIES)}')
     if tokenizer.eos_token_id is None:
@@ -407,7 +427,7 @@ def load_checkpoint(out_dir, which='best', device='auto', dtype='auto', bad_rows
             tensors = {name: f.get_tensor(name) for name in f.keys()}
     except Exception as e:
         raise ValueError(f'{path} is no checkpoint of train.py ({type(e).__name__}: {e})') from e
-    device, dtype = pick_device_and_dtype(device, dtype)
+    device, dtype = pick_device_and_dtype(device, dtype, config['llm'])
     try:
         model, tokenizer = build(config, device, dtype)
     except KeyError as e:

@@ -79,12 +79,12 @@ def readable(rows, texts):
     return map(list, zip(*kept)) if kept else sys.exit('none of the files can be read')
 
 
-def with_blind(out_dir, blind_dir, which, device, bad_rows):
+def with_blind(out_dir, blind_dir, which, device, bad_rows, dtype='auto'):
     """(prefix of its results' keys, model, tokenizer, knobs) of a run and, if there is a blind_dir, of the same LLM trained without pictures."""
     from model import load_checkpoint
     llm = None
     for side, folder in (('', out_dir), *[('blind_', blind_dir)] * bool(blind_dir)):
-        model, tokenizer, config = load_checkpoint(folder, which, device, bad_rows=bad_rows)
+        model, tokenizer, config = load_checkpoint(folder, which, device, dtype, bad_rows)
         if side and (config['encoder'] or config['llm'] != llm):
             sys.exit(f'{folder}: a blind run has encoder=None and the same llm, this one {config["encoder"]!r} and {config["llm"]!r}')
         llm = config['llm']

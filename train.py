@@ -79,7 +79,7 @@ seed = 0
 out_dir = 'out/run'
 init_from = 'scratch'               # 'scratch'; 'resume' out_dir's run; 'auto' = resume if there is one; or another run's out_dir
 device = 'auto'                     # 'cpu', 'cuda', 'cuda:1', ...
-dtype = 'auto'                      # 'bfloat16' where the device multiplies in it, 'float16' (with a scaler), 'float32'
+dtype = 'auto'                      # 'float32', 'bfloat16' or 'float16' (with a scaler); auto = float32 on a CPU, on a GPU as the LLM was published
 compile = False                     # torch.compile of the LLM's layers
 shard_llm = False                   # FSDP: each process keeps a share of the frozen LLM, for one that is larger than a GPU
 checkpoint_layers = False           # less memory for more time: the backward pass computes each LLM layer's activations again
@@ -123,7 +123,7 @@ def main(config):
     check(config)
     # -- processes, device, precision
     world, rank, local_rank = (int(os.environ.get(k, d)) for k, d in (('WORLD_SIZE', 1), ('RANK', 0), ('LOCAL_RANK', 0)))
-    device, dtype = pick_device_and_dtype(config['device'], config['dtype'])
+    device, dtype = pick_device_and_dtype(config['device'], config['dtype'], config['llm'])
     if world > 1:
         device = f'cuda:{local_rank}' if device.startswith('cuda') else device
         dist.init_process_group('nccl' if device.startswith('cuda') else 'gloo')

@@ -56,7 +56,9 @@ CROSS_ATTENTIONS = ['c_attn', 'c_attn_flamingo']
 def make(llm='llama', mechanism='limber_all', dtype=torch.float32, **knobs):
     """A PALM whose every trained tensor is far from its initial value (the identity, for norms and biases)."""
     torch.manual_seed(0)
-    model = AutoModelForCausalLM.from_config(LLMS[llm]).to(dtype)
+    model = AutoModelForCausalLM.from_config(LLMS[llm])
+    for p in model.parameters():                    # but not its rotary frequencies, which from_pretrained keeps in float32
+        p.data = p.data.to(dtype)
     model.generation_config.eos_token_id = None
     cfg = AdapterConfig(**dict(mapper_dropout=0.0, n_prompt=3) | MECHANISMS[mechanism][0] | knobs)
     palm = PALM(model, Adapter(cfg, D_ENC, GRID, 64, LAYERS, model.get_input_embeddings().embedding_dim),
