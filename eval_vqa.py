@@ -39,7 +39,7 @@ compile = False                     # torch.compile: minutes before the first ba
 # ---------------------------------------------------------------------------------------------------------------------
 
 AT_LEAST = dict(max_rows=0, page_rows=0, num_beams=1, max_new_tokens=1, batch_size=1)
-ONE_OF = dict(which=('best', 'last'), bad_rows=('', 'error', 'skip'), rule=('', *RULES))
+ONE_OF = dict(which=('best', 'last'), bad_rows=('', 'error', 'skip'), dtype=('auto', 'bfloat16', 'float16', 'float32'), rule=('', *RULES))
 
 
 def main(config):

@@ -9,6 +9,7 @@ import resource
 import runpy
 import signal
 import sys
+import warnings
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -115,6 +116,8 @@ def in_process(folder, largest_file, start_method, script, *args):
     multiprocessing.set_start_method(start_method, force=True)      # of data loading workers, as in a process started by hand
     os.chdir(ROOT)
     sys.argv = [script, *args]
+    for category in (FutureWarning, DeprecationWarning, PendingDeprecationWarning):
+        warnings.simplefilter('error', category)
     runpy.run_path(script, run_name='__main__')
 
 
@@ -123,12 +126,12 @@ def run(tmp_path):
     """run(script, *args) -> its stdout. fails=True: it must end with an error told in words, which is returned."""
     def run(script, *args, fails=False, **options):
         process = start(tmp_path, script, *args, **options)
-        process.join(120)
+        process.join(300)                           # seconds; on a busy machine a run of 5 takes a minute
         out, err = ((tmp_path / name).read_text() for name in ('stdout', 'stderr'))
         if process.is_alive():
             process.kill()
             pytest.fail(f'{script} did not end: {out}{err}')
-        assert 'Traceback' not in err and process.exitcode == fails, out + err
+        assert 'Traceback' not in err and 'Warning' not in err and process.exitcode == fails, out + err
         return err.rpartition('\r')[2] if fails else out
     return run
 

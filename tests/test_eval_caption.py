@@ -179,7 +179,7 @@ def test_script(run, llm, encoder, pictures, tmp_path):
     assert len({row['blind_caption'] for row in r['rows']}) == 1
     assert r['knobs']['num_beams'] == 3 and r['trained_with']['llm'] == str(llm) and 'PTB' in r['tokenizer']
     assert set(r['knobs']) == {'out_dir', 'which', 'blind_dir', 'split', 'max_rows', 'page_rows', 'java', 'num_beams', 'max_new_tokens', 'batch_size',
-                               'device', 'compile', 'bad_rows'}
+                               'device', 'dtype', 'compile', 'bad_rows'}
     assert 'PTB' in (see / 'eval_test.html').read_text() and sorted(p.name for p in see.glob('eval_*')) == ['eval_test.html', 'eval_test.json']
 
     run('eval_caption.py', *flags(**evaluate | dict(blind_dir='', split='val', max_rows=2, num_beams=1)))

@@ -163,3 +163,15 @@ def whisper(folder):
                            decoder_start_token_id=1)
     WhisperModel(config).save_pretrained(folder)
     return folder
+
+
+def test_the_tool_compares_gradients(llm, encoder, pictures, run, tmp_path, monkeypatch):
+    out = dict(out_dir=tmp_path / 'run')
+    run('train.py', *flags(**TINY, **out, dataset=pictures, llm=llm, encoder=encoder, dtype='float32'))
+    lines = run('tools/precision.py', *flags(**out, rows=8, device='cpu')).splitlines()
+    errors = {}
+    for line in lines[1:]:
+        way, _, error, cosine, _ = line.rsplit(maxsplit=4)
+        errors[way] = float(error.rstrip('%')) / 100
+        assert float(cosine) > 0.95
+    assert errors.pop('float32') == 0 and len(errors) == 3 and all(0 < error < 0.2 for error in errors.values())
