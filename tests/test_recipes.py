@@ -19,6 +19,7 @@ from adapters import Adapter, AdapterConfig
 from configurator import configure
 from conftest import ROOT
 from data import check_prompt_end, encode_prompt, encode_targets, split_captions, tokenize_rows
+from reference import epalm_text
 from rows import BadData
 
 
@@ -349,6 +350,13 @@ def test_the_texts_of_epalm_are_its_codes(opt):
     knobs = configured('coco', 'epalm_original')
     (prompt, (target,)), = tokenize_rows([dict(caption=['A red cat.'])], tokenizer, knobs)
     assert (prompt, target) == ([eos], [*ids_of(tokenizer, 'A red cat.'), eos])
+
+
+@pytest.mark.parametrize('token, data', [('</a>', 'vqav2'), (None, 'coco')])
+def test_an_imported_checkpoint_of_epalm_is_asked_as_it_was_trained(token, data):
+    knobs = configured(data, 'epalm_original')
+    text = epalm_text(dict(special_answer_token=token))
+    assert text == {key: knobs[key] for key in text} and len(text) == 4
 
 
 def test_a_prompt_end_of_the_vocabulary_is_that_token(opt):
