@@ -6,6 +6,10 @@ Config files and `--key=value` override the knobs (the globals) of a script, lef
 A config file is Python that assigns knobs; later ones win and may read what earlier ones set. A knob that the script does
 not have is an error that names the nearest one. In the script: `config = configure(globals())`; AT_LEAST and AT_MOST,
 {knob: number}, and ONE_OF, {knob: values}, say what is refused.
+
+What a file sets may depend on what stands after it: a function `recipe(knobs)` in it is given the
+knobs as the whole command line sets them, and returns {knob: value}, which count as assigned at the
+end of the file. So config/qp_l0.py knows the --train_rows=0.01 that follows it.
 """
 import ast
 import difflib
@@ -27,11 +31,27 @@ def configure(scope, argv=None, show_changes=False):
         # a terminal that cannot show a letter of a caption, in the C locale say, shows a question mark
         sys.stdout.reconfigure(errors='replace')
         sys.stderr.reconfigure(errors='replace')
-    knobs = {k: v for k, v in scope.items() if is_knob(k, v)}
-    defaults = dict(knobs)
-    for arg in sys.argv[1:] if argv is None else argv:
+    defaults = {k: v for k, v in scope.items() if is_knob(k, v)}
+    arguments = sys.argv[1:] if argv is None else argv
+    knobs = read_arguments(arguments, scope, defaults)
+    # once more, with the recipes: they go by what the whole command line says
+    knobs = read_arguments(arguments, scope, defaults, final=knobs)
+    refuse_values(knobs, scope)
+    if show_changes and os.environ.get('RANK', '0') == '0':
+        changes = [f'{k}={v!r}' for k, v in knobs.items() if v != defaults[k]]
+        print(textwrap.fill('config: ' + ', '.join(changes or ['all as in the script']), 120, subsequent_indent='    '))
+    scope.update(knobs)
+    return knobs
+
+
+def read_arguments(arguments, scope, defaults, final=None):
+    """Returns the knobs as the arguments set them, from left to right. final: the same without
+    recipes; None leaves the recipes of config files out. Exits with a message on a mistake."""
+    knobs = dict(defaults)
+    for arg in arguments:
         if arg in ('-h', '--help'):
-            print((scope.get('__doc__') or '').strip() + '\n\n' + describe_knobs(knobs, scope))
+            doc = (scope.get('__doc__') or '').strip()
+            print(doc + '\n\n' + describe_knobs(knobs, scope))
             sys.exit(0)
         if arg.startswith('--'):
             key, equals, text = arg[2:].partition('=')
@@ -39,18 +59,13 @@ def configure(scope, argv=None, show_changes=False):
                 sys.exit(f'{arg}: expected --key=value')
             assigned = {key: parse(text, defaults.get(key))}
         else:
-            assigned = run_config_file(arg, knobs)
+            assigned = run_config_file(arg, knobs, final)
         for key, value in assigned.items():
             if key not in defaults:
                 near = difflib.get_close_matches(key, defaults, n=1)
                 hint = f', did you mean {near[0]!r}?' if near else ' (--help lists them)'
                 sys.exit(f'{arg}: there is no knob {key!r}{hint}')
             knobs[key] = convert(arg, key, value, defaults[key])
-    refuse_values(knobs, scope)
-    if show_changes and os.environ.get('RANK', '0') == '0':
-        changes = [f'{k}={v!r}' for k, v in knobs.items() if v != defaults[k]]
-        print(textwrap.fill('config: ' + ', '.join(changes or ['all as in the script']), 120, subsequent_indent='    '))
-    scope.update(knobs)
     return knobs
 
 
@@ -105,13 +120,17 @@ def commented_assignments(file):
     return found
 
 
-def run_config_file(path, knobs):
-    """What the file assigns that it did not find so: {name: value}."""
+def run_config_file(path, knobs, final=None):
+    """Returns what the file assigns that it did not find so: {name: value}. With `final`, the
+    knobs as the whole command line sets them, also what its recipe says."""
     if not Path(path).is_file():
         sys.exit(f'{path}: no such config file (a knob is given as --key=value)')
     namespace = dict(knobs)
+    recommended = {}
     try:
         exec(compile(Path(path).read_text(encoding='utf-8'), path, 'exec'), namespace)
+        if final is not None and callable(namespace.get('recipe')):
+            recommended = namespace['recipe'](dict(final))
     except Exception as e:
         line = '?'
         if isinstance(e, SyntaxError):
@@ -127,7 +146,7 @@ def run_config_file(path, knobs):
             changed = is_knob(key, value)
         if changed:
             assigned[key] = value
-    return assigned
+    return assigned | recommended
 
 
 def is_knob(name, value):

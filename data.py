@@ -32,13 +32,43 @@ def seeded(*numbers):
 # ---- text -----------------------------------------------------------------------------------------------------------
 
 def tokenize_rows(rows, tokenizer, config):
-    """For each row: (prompt ids, [target ids, ...]), once per data set. Text is BOS, prompt; a target is a caption or answer and EOS."""
-    if '{prompt}' not in config['instruction'] and any('question' in r and 'instruction' not in r for r in rows):
-        raise BadData(f"instruction={config['instruction']!r}: there is no {{prompt}} in it, where the questions of the data set would stand")
-    targets = sorted({t for r in rows for t in row_targets(r)})
-    ids = dict(zip(targets, encode_targets(tokenizer, targets, config['max_text_tokens'])))
-    prompts = {q: encode_prompt(tokenizer, config, *q) for q in map(asked, rows)}
-    return [(prompts[asked(r)], [ids[t] for t in row_targets(r)]) for r in rows]
+    """Returns for each row (prompt ids, [target ids, ...]), once per data set.
+
+    Text is BOS, prompt; a target is a caption or answer and EOS. With `loss_on_prompt` all behind
+    BOS is the target, so that the question is learned too. Raises BadData for an instruction
+    without a place for the question.
+    """
+    if '{prompt}' not in config['instruction']:
+        if any('question' in row and 'instruction' not in row for row in rows):
+            raise BadData(f"instruction={config['instruction']!r}: there is no {{prompt}} in it, "
+                          f'where the questions of the data set would stand')
+    texts = sorted({text for row in rows for text in row_targets(row)})
+    space = config.get('target_space', True)
+    ids = dict(zip(texts, encode_targets(tokenizer, texts, config['max_text_tokens'], space)))
+    prompts = {}
+    for question in map(asked, rows):
+        if question not in prompts:
+            prompts[question] = encode_prompt(tokenizer, config, *question)
+    tokenized = []
+    for row in rows:
+        prompt = prompts[asked(row)]
+        targets = [ids[text] for text in row_targets(row)]
+        if config.get('loss_on_prompt'):
+            targets = [prompt[1:] + target for target in targets]
+            prompt = prompt[:1]
+        tokenized.append((prompt, targets))
+    return tokenized
+
+
+def split_captions(rows):
+    """Returns a row for each caption of each of the rows; questions stay as they are."""
+    split = []
+    for row in rows:
+        for caption in row.get('caption', ()):
+            split.append(row | dict(caption=[caption]))
+        if 'caption' not in row:
+            split.append(row)
+    return split
 
 
 def asked(row):
@@ -47,17 +77,50 @@ def asked(row):
 
 
 def encode_prompt(tokenizer, config, question='', instruction=''):
-    """BOS (EOS where the tokenizer has none), then the instruction and the answer prompt, whose last space belongs to the target."""
-    text = re.sub(' +$', '', (instruction or config['instruction']).format(prompt=question) + config['answer_prompt'])
+    """Returns the ids of BOS (EOS where the tokenizer has none), then the instruction and the
+    answer prompt, whose last space belongs to the target, then the token `prompt_end`."""
+    text = (instruction or config['instruction']).format(prompt=question) + config['answer_prompt']
+    # the space goes with the target, or, in front of `prompt_end`, as in the papers' code
+    text = re.sub(' +$', '', text)
     bos = tokenizer.bos_token_id if tokenizer.bos_token_id is not None else tokenizer.eos_token_id
-    return [bos] + (tokenizer(text, add_special_tokens=False).input_ids if text else [])
+    ids = [bos]
+    if text:
+        ids += tokenizer(text, add_special_tokens=False).input_ids
+    if config.get('prompt_end'):
+        ids.append(prompt_end_id(tokenizer, config['prompt_end']))
+    return ids
 
 
-def encode_targets(tokenizer, texts, max_tokens):
-    """Target ids with EOS. A target is preceded by a space, which sentencepiece tokenizers add by themselves."""
+def prompt_end_id(tokenizer, token):
+    """Returns the id of a token; of one that is not in the vocabulary, the first id behind it. This
+    is what the papers' code did for OPT, whose embedding has seven rows more than its vocabulary:
+    the token has one of them, which is frozen and in its published weights."""
+    id_ = tokenizer.convert_tokens_to_ids(token)
+    unknown = id_ is None or id_ == tokenizer.unk_token_id and token != tokenizer.unk_token
+    return len(tokenizer) if unknown else id_
+
+
+def check_prompt_end(tokenizer, config, n_embeddings):
+    """Raises BadData where the LLM's embedding has no row for `prompt_end`."""
+    token = config.get('prompt_end')
+    if token and prompt_end_id(tokenizer, token) >= n_embeddings:
+        raise BadData(f'prompt_end={token!r}: it is not in the vocabulary of llm={config["llm"]!r}, '
+                      f'and all {n_embeddings} rows of its embedding are taken (OPT has rows to '
+                      f'spare); leave it out, or give a token that the LLM knows')
+
+
+def encode_targets(tokenizer, texts, max_tokens, space=True):
+    """Returns target ids with EOS. space: a target is preceded by one, which sentencepiece
+    tokenizers add by themselves."""
+    if not texts:
+        return []
     pieces = tokenizer.convert_ids_to_tokens(tokenizer('a', add_special_tokens=False).input_ids)
-    space = '' if pieces[0].startswith('\u2581') else ' '
-    ids = tokenizer([space + ' '.join(t.split()) for t in texts], add_special_tokens=False, split_special_tokens=True).input_ids if texts else []
+    if pieces[0].startswith('\u2581'):
+        space = False
+    lines = []
+    for text in texts:
+        lines.append((' ' if space else '') + ' '.join(text.split()))
+    ids = tokenizer(lines, add_special_tokens=False, split_special_tokens=True).input_ids
     return [i[:max_tokens - 1] + [tokenizer.eos_token_id] for i in ids]
 
 

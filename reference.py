@@ -191,6 +191,14 @@ def epalm_config(config, n_layers):
         llm_train_mode=True)
 
 
+def epalm_text(config):
+    """The knobs of train.py that make an eP-ALM run's texts: questions end with a question mark of
+    its own and an added token, captions have no prompt."""
+    token = config.get('special_answer_token')
+    return dict(instruction='{prompt}?' if token else '{prompt}', answer_prompt='',
+                prompt_end=token or '', target_space=False)
+
+
 # our name of each of the originals' keys, without `.base_module`: the first pattern that matches
 CROSS = 'adapter.cross_attentions.0'
 RULES = [
@@ -284,6 +292,8 @@ def import_checkpoint(config, checkpoint, reference_config, out):
     knobs, remarks = {}, []
     if any(k.startswith(('connector.', 'prompt_module.')) for k in state):
         knobs = vars(epalm_config({**epalm_settings(state), **(original or {})}, None))
+        if original:
+            knobs |= epalm_text(original)
         remarks.append('eP-ALM lets the text read a visual token that has seen the answer, from '
                        'the last injection to the top; here it is causal')
     elif original:
@@ -350,6 +360,9 @@ def depalm_knobs(original, config):
     names already stay."""
     grid = tuple(original['feat_model'].get('tokens_grid', ()))
     knobs = vars(depalm_config(original, grid, None, None)) | depalm_text(original)
+    # the token takes the space between it and the answer away
+    token = original['llm'].get('special_answer_token')
+    knobs |= dict(prompt_end=token or '', target_space=not token)
     if config['llm'] is None:
         name = original['llm'].get('name') or original['llm']['model']['name']
         knobs['llm'] = LLMS.get(name, name)
@@ -384,10 +397,6 @@ def depalm_remarks(knobs, original):
         remarks.append('c_attn: the original mixes positions when it reshapes query and output, so '
                        'that the text reads later tokens; here it is causal, and its weights, '
                        'trained otherwise, give other texts')
-    token = original['llm'].get('special_answer_token')
-    if token:
-        remarks.append(f'the original ends every prompt with the added token {token}; here it does '
-                       'not')
     return remarks
 
 

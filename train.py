@@ -27,7 +27,8 @@ from tqdm import tqdm
 import adapters
 from adapters import AdapterConfig
 from configurator import configure
-from data import BAR, Inputs, batch_keys, collate, feature_cache, report_bad, seeded, tokenize_rows
+from data import (BAR, Inputs, batch_keys, check_prompt_end, collate, feature_cache, report_bad,
+                  seeded, split_captions, tokenize_rows)
 from metrics import draw_losses, find_peak_flops, make_logger, peak_memory, training_flops
 from model import build, load_checkpoint, pick_device_and_dtype, save_adapter, write_atomically
 from rows import BadData, load_rows, medium_of, row_targets
@@ -47,9 +48,13 @@ resize = 'squash'                   # to a square: 'squash' as the papers, 'squa
 dataset = 'data/stamps'             # a folder of train/val/test.jsonl, one .jsonl file, or a name in rows.DATASETS
 data_dir = 'data/coco'              # where a named data set's official files are
 restval = False                     # COCO: train on Karpathy's restval images too
+row_per_caption = False             # eP-ALM: each caption is an input of its own
 train_rows = 0.0                    # 0 = all; a fraction up to 1, or a number of rows, drawn by the seed
 instruction = '{prompt}'            # around the question, empty for captions
 answer_prompt = ''                  # between it and the answer
+prompt_end = ''                     # a token that ends every prompt: '</a>' in the papers, of OPT
+target_space = True                 # between prompt and answer; the papers have none with OPT
+loss_on_prompt = False              # eP-ALM: the question is learned, too
 bad_rows = 'error'                  # 'skip': a file that cannot be read is left out, and listed
 max_text_tokens = 50                # of a caption or answer
 num_workers = 2
@@ -67,7 +72,11 @@ epochs = 8
 max_iters = 0                       # optimizer steps, 0 = epochs
 learning_rate = 8e-4
 prompt_rate = 0.0                   # learning rate of the prompt tokens, 0 = learning_rate
+prompt_schedule = True              # False (eP-ALM): that of the prompt tokens stays what it is
 warmup = 0.2                        # of all steps, linear; then cosine
+warmup_from = 0.0                   # of learning_rate, at its start; 0 = its first step's share
+schedule_by = 'step'                # 'epoch' (eP-ALM): the rate changes with the epoch alone
+warmup_epochs = 0                   # then, in place of warmup: stairs, of 100 steps each
 min_lr = 1e-4                       # of learning_rate, at the end
 weight_decay = 0.1
 beta2 = 0.999
@@ -89,20 +98,26 @@ eval_interval = 100                 # steps between validation losses, samples a
 eval_rows = 500                     # at most, spread over the validation split
 n_samples = 4                       # validation pictures described at every evaluation
 logger = 'none'                     # 'tensorboard' or 'wandb' as well
+# what eval_caption.py and eval_vqa.py do unless told otherwise
+test_checkpoint = 'best'            # or 'last', as DePALM
+test_new_tokens = 0                 # at most, 0 = their own
 globals().update(asdict(AdapterConfig()))
 MORE_KNOBS = (adapters.__file__,)   # where --help finds what they mean
 # ---------------------------------------------------------------------------------------------------------------------
 
 MAY_DIFFER = {'init_from', 'device', 'num_workers', 'out_dir', 'log_interval', 'eval_interval', 'n_samples', 'logger', 'cache_dir', 'max_iters',
-              'epochs', 'cache_batch_size', 'compile', 'shard_llm', 'checkpoint_layers', 'bad_rows'}      # knobs that do not change what a resumed run has done so far
+              'epochs', 'cache_batch_size', 'compile', 'shard_llm', 'checkpoint_layers', 'bad_rows', 'test_checkpoint', 'test_new_tokens'}    # knobs that do not change what a resumed run has done so far
 AT_LEAST = dict.fromkeys(('batch_size', 'accumulate', 'texts_per_input', 'log_interval', 'eval_interval', 'eval_rows', 'max_text_tokens', 'cache_views',
                           'cache_batch_size', 'source_layers', 'mapper_heads', 'mapper_layers', 'n_queries', 'reduction', 'n_connectors',
                           'bottleneck_factor'), 1)
 AT_MOST = dict.fromkeys(('label_smoothing', 'mapper_dropout', 'source_dropout', 'warmup', 'min_lr'), 1)
 AT_LEAST |= dict.fromkeys((*AT_MOST, 'seed', 'epochs', 'max_iters', 'num_workers', 'n_samples', 'n_prompt', 'learning_rate', 'prompt_rate', 'grad_clip'), 0)
+AT_LEAST |= dict.fromkeys(('warmup_epochs', 'warmup_from', 'test_new_tokens'), 0)
+AT_MOST |= dict(warmup_from=1)
 ONE_OF = dict(resize=('squash', 'squash_whole', 'pad', 'crop'), video_tokens=('all', 'mean'), source_tokens=('all', 'cls'), bad_rows=('error', 'skip'), norm=('rms', 'layer'),
               logger=('none', 'tensorboard', 'wandb'), activation=('gelu', 'none'), bottleneck=('none', 'normal', 'parallel', 'scaled'),
               bottleneck_at=('mlp', 'attention'), dtype=('auto', 'bfloat16', 'float16', 'float32'))
+ONE_OF |= dict(schedule_by=('step', 'epoch'), test_checkpoint=('best', 'last'))
 
 
 def check(config):
@@ -140,6 +155,8 @@ def main(config):
     with contextlib.nullcontext() if is_main else contextlib.redirect_stdout(None):     # one process says what is left out
         rows = {split: load_rows(config, split) for split in ('train', 'val')}
     rows['val'] = rows['val'][::-(-len(rows['val']) // eval_rows)]
+    if row_per_caption:
+        rows['train'] = split_captions(rows['train'])
     config['data_digest'] = hashlib.sha256(json.dumps(rows).encode()).hexdigest()[:16]         # to resume, the rows must be the same, too
     resuming = prepare_out_dir(config, is_main)
     wait()
@@ -157,6 +174,7 @@ def main(config):
         if {n: p.shape for n, p in donor.items()} != {n: p.shape for n, p in model.trained().items()}:
             sys.exit(f'init_from={init_from!r}: its adapter has other tensors than this one; give the same connector, sizes and targets')
         model.load_state_dict(donor, strict=False)
+    check_prompt_end(tokenizer, config, model.llm.get_input_embeddings().num_embeddings)
     texts = {split: tokenize_rows(rows[split], tokenizer, config) for split in rows}
     inputs = dict(train={}, val={})                         # blind: none
     for split in rows if encoder else ():
@@ -171,8 +189,11 @@ def main(config):
 
     # -- optimizer and schedule
     params = list(model.trained().values())
-    groups = [dict(params=[p], peak_rate=prompt_rate if prompt_rate and name.startswith('adapter.prompt') else learning_rate)
-              for name, p in model.trained().items()]
+    groups = []
+    for name, p in model.trained().items():
+        is_prompt = name.startswith('adapter.prompt')
+        rate = prompt_rate if is_prompt and prompt_rate else learning_rate
+        groups.append(dict(params=[p], peak_rate=rate, scheduled=prompt_schedule or not is_prompt))
     optimizer = torch.optim.AdamW(groups, betas=(0.9, beta2), eps=adam_eps, weight_decay=weight_decay, fused=True)
     scaler = torch.amp.GradScaler(device.split(':')[0], enabled=dtype == 'float16')
     steps_per_epoch = len(datasets['train']) / (batch_size * accumulate)
@@ -270,7 +291,8 @@ def main(config):
         evaluate()
     while step < last_iter:
         for group in optimizer.param_groups:
-            group['lr'] = group['peak_rate'] * schedule(step, last_iter)
+            factor = schedule(step, last_iter, steps_per_epoch) if group['scheduled'] else 1.0
+            group['lr'] = group['peak_rate'] * factor
         for micro in range(accumulate):
             batch, n_labels = next(batches)
             torch.manual_seed(seeded(seed, step, micro, rank) % 2**63)      # dropout, R-Rand: a function of the step, so resuming is exact
@@ -295,7 +317,7 @@ def main(config):
             if not math.isfinite(loss):
                 diverged('loss', loss)
             if is_main:
-                entry = dict(iter=step, epoch=step / steps_per_epoch, loss=loss, lr=learning_rate * schedule(step - 1, last_iter), ms=seconds * 1e3,
+                entry = dict(iter=step, epoch=step / steps_per_epoch, loss=loss, lr=learning_rate * schedule(step - 1, last_iter, steps_per_epoch), ms=seconds * 1e3,
                              samples_per_s=batch_size * accumulate / seconds, tokens_per_s=tokens * world / steps / seconds,
                              mfu=flops / steps / seconds / peak_flops, peak_gb=peak_memory(device))
                 say(f'iter {step}/{last_iter}: epoch {entry["epoch"]:.2f}, loss {loss:.4f}, lr {entry["lr"]:.1e}, {entry["ms"]:.0f} ms, '
@@ -366,12 +388,31 @@ def sum_over_processes(x, world, device):
     return x
 
 
-def schedule(step, last):
-    """Factor of the learning rate: linear warmup, then cosine to min_lr."""
+def schedule(step, last, steps_per_epoch):
+    """Returns the factor of the learning rate: linear warmup, then cosine to min_lr."""
+    if schedule_by == 'epoch':
+        return epoch_schedule(step, steps_per_epoch)
     ramp = warmup * last
-    if step < ramp:
-        return (step + 1) / ramp if ramp > 1 else 1.0
-    return min_lr + (1 - min_lr) * 0.5 * (1 + math.cos(math.pi * (step - ramp) / max(1, last - ramp)))
+    if step >= ramp:
+        return cosine((step - ramp) / max(1, last - ramp))
+    if warmup_from:
+        return warmup_from + (1 - warmup_from) * step / ramp
+    return (step + 1) / ramp if ramp > 1 else 1.0
+
+
+def epoch_schedule(step, steps_per_epoch):
+    """Returns the factor as eP-ALM's code sets it: on a cosine over the epochs that moves at the
+    start of each. Its warm-up takes a hundred steps for an epoch, and so is over in the first."""
+    epoch = int(step / steps_per_epoch)
+    stair = max(step - 1, 0) // 100
+    if epoch == 0 and stair < warmup_epochs:
+        return warmup_from + (1 - warmup_from) * stair / warmup_epochs
+    return cosine(epoch / max(1, epochs))
+
+
+def cosine(progress):
+    """Returns the factor of the learning rate at a progress of 0 (1) to 1 (min_lr)."""
+    return min_lr + (1 - min_lr) * 0.5 * (1 + math.cos(math.pi * progress))
 
 
 if __name__ == '__main__':

@@ -1,10 +1,14 @@
-# AudioCaps, as DePALM trains on it: OPT-6.7B and AST frozen, 12 epochs. With a mechanism's file:
-#   torchrun --standalone --nproc_per_node=8 train.py config/audiocaps.py config/qp_l0.py --out_dir=out/audiocaps_qp_l0
-# ast_last is AST as DePALM reads it: where a mechanism takes several source layers, its last state
-# is repeated. --encoder=ast reads its last blocks, --encoder=ast_cls as eP-ALM. The released runs
-# read MAViL, whose weights were never published (--encoder=audiomae has its architecture), and
-# CLAP (--encoder=clap). r_avgpool, r_linear and r_qpmapper need one of these two: AST's 1,214
-# tokens are no multiple of 4, neither here nor in DePALM's code.
+# AudioCaps, as DePALM trains on it: OPT-6.7B and an encoder of sound frozen, 12 epochs. With a
+# mechanism's file:
+#   torchrun --standalone --nproc_per_node=8 train.py config/audiocaps.py config/qp_l0.py \
+#       --out_dir=out/audiocaps_qp_l0
+#   ... --encoder=clap                    # the runs with CLAP
+#   ... --train_rows=0.01                 # the paper's 1%, 30 epochs
+# The other released runs read MAViL, whose weights were never published; AST stands in its place,
+# with their learning rates (--encoder=audiomae has its architecture). ast_last is AST as DePALM
+# reads it: where a mechanism takes several source layers, its last state is repeated.
+# --encoder=ast reads its last blocks. r_avgpool, r_linear and r_qpmapper need CLAP or AudioMAE:
+# AST's 1,214 tokens are no multiple of 4, neither here nor in DePALM's code.
 # data_dir holds train.csv, val.csv, test.csv and the clips in audio/; --bad_rows=skip does without
 # those that YouTube no longer has. Needs GPUs and the data; nobody has yet run it with this code.
 dataset = 'audiocaps'

@@ -4,6 +4,9 @@
 # The paper (DePALM, Table 1), to be run on GPUs: COCO 130.05, COCO 1% 81.38, VQAv2 69.45.
 # Expect other numbers: the original's reshaping of query and output mixes positions, so that its
 # training reads later tokens; here it is causal.
+# On the papers' data sets: the released run's learning rate, clip and batch (config/papers.py).
+from config.papers import depalm
+
 connector = 'c_attn'
 mapper_layers = 1
 adapter_dim = 1024
@@ -17,3 +20,7 @@ token_init_std = 1.0
 batch_size = 8
 accumulate = 2
 grad_clip = 0.05
+
+
+def recipe(knobs):
+    return depalm('c_attn', knobs)

@@ -1,7 +1,11 @@
-# DePALM's QP,L0 on COCO captions (Karpathy split): LLaMA-7B and EVA-CLIP-L frozen, 17.9M trained parameters.
+# DePALM's QP,L0 on COCO captions (Karpathy's split): LLaMA-7B and EVA-CLIP-L frozen, 17.9M trained
+# parameters. The same as config/coco.py config/qp_l0.py, in one file.
 #   torchrun --standalone --nproc_per_node=8 train.py config/coco_depalm.py
-# The paper: 131.29 CIDEr after 8 epochs (DePALM, Table 1). Needs a GPU and the data; nobody has yet run it with this code.
+# The paper: 131.29 CIDEr after 8 epochs (DePALM, Table 1), of the last checkpoint. Needs a GPU and
+# the data; nobody has yet run it with this code.
 # data_dir holds dataset_coco.json (Karpathy's split), train2014/ and val2014/.
+from config.papers import depalm
+
 dataset = 'coco'
 data_dir = 'data/coco'
 out_dir = 'out/coco_depalm'
@@ -18,3 +22,7 @@ learning_rate = 4e-4
 batch_size = 16
 epochs = 8
 eval_interval = 1000
+
+
+def recipe(knobs):
+    return depalm('qp_l0', knobs)

@@ -3,4 +3,4 @@
 # For captions, say before it what to ask: train.py config/coco.py --instruction='Describe the picture.' config/qwen25_7b_instruct.py ...
 llm = 'Qwen/Qwen2.5-7B-Instruct'
 instruction = ('<|im_start|>system\nYou are Qwen, created by Alibaba Cloud. You are a helpful assistant.<|im_end|>\n'
-               '<|im_start|>user\n' + instruction.removesuffix('\n\nAnswer:\n') + '<|im_end|>\n<|im_start|>assistant\n')
+               '<|im_start|>user\n' + instruction.removesuffix('\n\nAnswer:') + '<|im_end|>\n<|im_start|>assistant\n')

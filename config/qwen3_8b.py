@@ -2,5 +2,5 @@
 #   torchrun --standalone --nproc_per_node=8 train.py config/vqav2.py config/qwen3_8b.py config/qp_l0.py --out_dir=out/vqav2_qwen3
 # For captions, say before it what to ask: train.py config/coco.py --instruction='Describe the picture.' config/qwen3_8b.py ...
 llm = 'Qwen/Qwen3-8B'
-instruction = ('<|im_start|>user\n' + instruction.removesuffix('\n\nAnswer:\n')
+instruction = ('<|im_start|>user\n' + instruction.removesuffix('\n\nAnswer:')
                + '<|im_end|>\n<|im_start|>assistant\n<think>\n\n</think>\n\n')

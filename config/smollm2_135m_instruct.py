@@ -3,4 +3,4 @@
 # For captions, say before it what to ask: train.py config/coco.py --instruction='Describe the picture.' config/smollm2_135m_instruct.py ...
 llm = 'HuggingFaceTB/SmolLM2-135M-Instruct'
 instruction = ('system\nYou are a helpful AI assistant named SmolLM, trained by Hugging Face<|im_end|>\n'
-               '<|im_start|>user\n' + instruction.removesuffix('\n\nAnswer:\n') + '<|im_end|>\n<|im_start|>assistant\n')
+               '<|im_start|>user\n' + instruction.removesuffix('\n\nAnswer:') + '<|im_end|>\n<|im_start|>assistant\n')

@@ -1,6 +1,13 @@
 # Vicuna-7B v1.5 (of Llama 2), asked in a turn of its chat.
 #   torchrun --standalone --nproc_per_node=8 train.py config/vqav2.py config/vicuna_7b.py config/qp_l0.py --out_dir=out/vqav2_vicuna
-# For captions, say before it what to ask: train.py config/coco.py --instruction='Describe the picture.' config/vicuna_7b.py ...
+# Captions are asked for with 'Answer: ', as DePALM, or with what is said before this file: --instruction='Describe the picture.'
+from config.papers import asks_nothing
+
 llm = 'lmsys/vicuna-7b-v1.5'
-instruction = ('A chat between a curious user and an artificial intelligence assistant. The assistant gives helpful, detailed, and polite answers '
-               "to the user's questions. USER: " + instruction.removesuffix('\n\nAnswer:\n') + ' ASSISTANT:')
+if asks_nothing(instruction, dataset):
+    answer_prompt = 'Answer: '
+else:
+    instruction = ('A chat between a curious user and an artificial intelligence assistant. '
+                   'The assistant gives helpful, detailed, and polite answers '
+                   "to the user's questions. USER: " + instruction.removesuffix('\n\nAnswer:')
+                   + ' ASSISTANT:')

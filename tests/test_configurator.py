@@ -122,3 +122,38 @@ def test_values_out_of_range_are_all_named():
         configure(scope, ['--beams=0', '--rows=-1', '--part=1.5', '--how=late'])
     assert str(error.value).splitlines() == ['beams=0: expected 1 or more', 'rows=-1: expected 0 or more', 'part=1.5: expected 1 or less',
                                               "how='late': expected one of 'fast', 'slow'"]
+
+
+# ---- recipes: what a file sets that depends on what stands after it ------------------------------
+
+RECIPE = '''
+max_iters = 5
+def recipe(knobs):
+    if knobs["encoder"] == "clip":
+        return dict(learning_rate=2, max_iters=7)
+    return {}
+'''
+
+
+def test_a_recipe_knows_what_stands_after_its_file(file):
+    path, = file(RECIPE)
+    assert configure(dict(KNOBS), [path])['max_iters'] == 5
+    for argv in ([path, '--encoder=clip'], ['--encoder=clip', path]):
+        knobs = configure(dict(KNOBS), argv)
+        assert knobs == KNOBS | dict(encoder='clip', max_iters=7, learning_rate=2.0)
+
+
+def test_what_stands_after_a_file_wins_over_its_recipe_and_may_read_it(file):
+    path, later = file(RECIPE, 'max_iters = 2 * max_iters')
+    assert configure(dict(KNOBS), [path, later, '--encoder=clip'])['max_iters'] == 14
+    knobs = configure(dict(KNOBS), ['--learning_rate=9', path, '--max_iters=3', '--encoder=clip'])
+    assert knobs['max_iters'] == 3 and knobs['learning_rate'] == 2.0
+
+
+@pytest.mark.parametrize('value, words', [
+    ('dict(max_iter=1)', "there is no knob 'max_iter', did you mean 'max_iters'?"),
+    ('dict(max_iters=0.5)', 'expected int'), ('1 / 0', 'line 3: ZeroDivisionError')])
+def test_mistakes_in_a_recipe_name_its_file(file, value, words):
+    path, = file(f'max_iters = 3\ndef recipe(knobs):\n    return {value}\n')
+    message = mistake(path)
+    assert message.startswith(path) and words in message

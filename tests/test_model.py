@@ -544,7 +544,7 @@ def test_attention_weights_of_the_llms_have_no_dropout_that_training_could_turn_
 
 
 @pytest.mark.parametrize('mechanism, millions', [('qp_l0', '17.89'), ('mapl', '2.91'), ('limber_all', '4.20'), ('limber_1', '4.20'),     # the papers'
-                                                 ('epalm_original', '4.24'), ('qp_inner', '18.10'), ('r_avgpool', '20.99'), ('r_linear', '88.10'),
+                                                 ('epalm_original_l', '4.24'), ('qp_inner', '18.10'), ('r_avgpool', '20.99'), ('r_linear', '88.10'),
                                                  ('r_qpmapper', '18.13'), ('r_rand', '4.20'), ('epalm', '4.31'),
                                                  ('epalm_opt', '4.24'), ('c_attn', '21.06'),
                                                  ('c_attn_flamingo', '127.08')])

@@ -350,7 +350,8 @@ def test_an_import_takes_encoder_llm_and_prompt_from_the_yaml(c_attn, monkeypatc
                                 str(tmp_path / 'imported'))
     assert names == dict(llm='facebook/opt-6.7b', encoder='clip_l')
     assert (knobs['instruction'], knobs['answer_prompt']) == ('Q: {prompt} A:', '')
-    assert any('</a>' in remark for remark in remarks)
+    assert knobs['prompt_end'] == '</a>' and knobs['target_space'] is False
+    assert not any('</a>' in remark for remark in remarks)
 
 
 def test_a_yaml_or_a_checkpoint_of_another_kind_is_named(c_attn, encoder, run, tmp_path):
