@@ -22,14 +22,14 @@ from scores import score_captions, tokenize
 
 # ---- knobs ----------------------------------------------------------------------------------------------------------
 out_dir = 'out/demo'                # a run of train.py
-which = ''                          # 'best' or 'last' checkpoint; '' = what the run says, 'best' mostly
+which = ''                          # 'best' or 'last'; '' = what the run says, mostly 'best'
 blind_dir = ''                      # a run with the same llm and encoder=None
 dataset = ''                        # as in train.py; '' = the training's
 data_dir = ''                       # where its official files are; '' = the training's
 instruction = ''                    # as in train.py; '' = the training's, None = none
 answer_prompt = ''                  # as in train.py; '' = the training's, None = none
 split = 'test'
-max_rows = 0.0                      # 0 = all; a fraction up to 1, or a number of pictures, evenly spread
+max_rows = 0.0                      # 0 = all, a fraction up to 1, or so many pictures, spread evenly
 page_rows = 1000                    # show so many of them on the page, about 10 KB each
 bad_rows = ''                       # 'error'; 'skip': a file that cannot be read is left out, and listed; '' = as in training
 java = False                        # COCO's own tokenizer in place of ours, and METEOR, SPICE, SPIDEr; needs Java 8 to 14, without SPICE any later
@@ -41,16 +41,18 @@ do_sample = False                   # draw the words instead of taking the likel
 temperature = 1.0                   # of sampling: below 1 it is more careful
 top_k = 50                          # of sampling: from so many of the likeliest tokens, 0 = all
 top_p = 1.0                         # of sampling: from the likeliest that together have so much
-num_return_sequences = 1            # captions of each picture; the first is scored, all are in the results
+num_return_sequences = 1            # captions of each; the first is scored, all are in the JSON
 seed = 0                            # of sampling
 batch_size = 16
 device = 'auto'
+dtype = 'auto'                      # as in train.py
 compile = False                     # torch.compile: minutes before the first batch
 # ---------------------------------------------------------------------------------------------------------------------
 
 AT_LEAST = LEAST | dict(max_rows=0, page_rows=0, batch_size=1)
 AT_MOST = MOST
-ONE_OF = dict(which=('best', 'last', ''), bad_rows=('', 'error', 'skip'))
+ONE_OF = dict(which=('best', 'last', ''), bad_rows=('', 'error', 'skip'),
+              dtype=('auto', 'bfloat16', 'float16', 'float32'))
 TOKENIZERS = {False: 'PTB-like, pure Python (scores.tokenize)',
               True: 'PTB, Java (Stanford CoreNLP 3.4.1)'}
 
@@ -78,7 +80,8 @@ def main(config):
     result = dict(knobs=config)
     # '' and 'blind_' -> what `generate_rows` gives for each row
     generated = {}
-    for side, model, tokenizer, trained_with in with_blind(out_dir, blind_dir, which, device, bad_rows):
+    for side, model, tokenizer, trained_with in with_blind(
+            out_dir, blind_dir, which, device, bad_rows, dtype):
         run = with_other_data(trained_with, dataset=dataset, data_dir=data_dir,
                               instruction=instruction, answer_prompt=answer_prompt)
         if not side:

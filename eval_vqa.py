@@ -26,14 +26,14 @@ from scores import RULES, check_rule, default_rule, describe_rule, score_answers
 
 # ---- knobs ----------------------------------------------------------------------------------------------------------
 out_dir = 'out/vqa'                 # a run of train.py
-which = ''                          # 'best' or 'last' checkpoint; '' = what the run says, 'best' mostly
+which = ''                          # 'best' or 'last'; '' = what the run says, mostly 'best'
 blind_dir = ''                      # a run with the same llm and encoder=None
 dataset = ''                        # as in train.py; '' = the training's
 data_dir = ''                       # where its official files are; '' = the training's
 instruction = ''                    # as in train.py; '' = the training's, None = none
 answer_prompt = ''                  # as in train.py; '' = the training's, None = none
 split = 'test'
-max_rows = 0.0                      # 0 = all; a fraction up to 1, or a number of questions, evenly spread
+max_rows = 0.0                      # 0 = all, a fraction up to 1, or so many questions, spread evenly
 page_rows = 200                     # show so many of them on the page
 rule = ''                           # how answers are scored, see above; '' = the data set's own
 bad_rows = ''                       # 'error'; 'skip': a file that cannot be read is left out, and listed; '' = as in training
@@ -45,16 +45,18 @@ do_sample = False                   # draw the words instead of taking the likel
 temperature = 1.0                   # of sampling: below 1 it is more careful
 top_k = 50                          # of sampling: from so many of the likeliest tokens, 0 = all
 top_p = 1.0                         # of sampling: from the likeliest that together have so much
-num_return_sequences = 1            # answers to each question; the first is scored, all are in the results
+num_return_sequences = 1            # answers to each; the first is scored, all are in the JSON
 seed = 0                            # of sampling
 batch_size = 16                     # pictures; up to 8 questions of each
 device = 'auto'
+dtype = 'auto'                      # as in train.py
 compile = False                     # torch.compile: minutes before the first batch
 # ---------------------------------------------------------------------------------------------------------------------
 
 AT_LEAST = LEAST | dict(max_rows=0, page_rows=0, batch_size=1)
 AT_MOST = MOST
-ONE_OF = dict(which=('best', 'last', ''), bad_rows=('', 'error', 'skip'), rule=('', *RULES))
+ONE_OF = dict(which=('best', 'last', ''), bad_rows=('', 'error', 'skip'),
+              dtype=('auto', 'bfloat16', 'float16', 'float32'), rule=('', *RULES))
 
 
 def main(config):
@@ -63,13 +65,15 @@ def main(config):
                         with_blind, with_other_data)
     options = decoding_options(globals())
     result = dict(knobs=config)
-    for side, model, tokenizer, trained_with in with_blind(out_dir, blind_dir, which, device, bad_rows):
+    for side, model, tokenizer, trained_with in with_blind(
+            out_dir, blind_dir, which, device, bad_rows, dtype):
         run = with_other_data(trained_with, dataset=dataset, data_dir=data_dir,
                               instruction=instruction, answer_prompt=answer_prompt)
         if not side:
             rows = spread_rows(load_rows(run, split), max_rows)
+            check_questions(run, rows)
             rule_name = rule or default_rule(run['dataset'], rows)
-            check_questions(run, rows, rule_name)
+            check_rule(rule_name, rows)
             result['trained_with'] = trained_with
             result['evaluated'] = what_was_evaluated(run, out_dir, which, split)
             result['rule'] = rule_name
@@ -97,15 +101,14 @@ def main(config):
         print(path)
 
 
-def check_questions(run, rows, rule_name):
-    """Exits, or raises BadData or ValueError, where these rows cannot be asked and scored: before
-    answers are generated. run: the knobs that the questions are asked with."""
+def check_questions(run, rows):
+    """Exits or raises BadData where these rows cannot be asked. run: the knobs that they are asked
+    with."""
     if any('question' not in row for row in rows):
         sys.exit(f'split {split!r} has captions without a question: eval_caption.py scores those')
     if '{prompt}' not in run['instruction'] and any('instruction' not in row for row in rows):
         raise BadData(f'instruction={run["instruction"]!r}: there is no {{prompt}} in it, where the '
                       f'questions would stand; give another --instruction')
-    check_rule(rule_name, rows)
 
 
 def print_scores(result):

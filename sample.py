@@ -27,7 +27,7 @@ from rows import BadData, medium_of, path_of
 
 # ---- knobs ----------------------------------------------------------------------------------------------------------
 out_dir = 'out/demo'                # a run of train.py
-which = ''                          # 'best' or 'last' checkpoint; '' = what the run says, 'best' mostly
+which = ''                          # 'best' or 'last'; '' = what the run says, mostly 'best'
 input = ''                          # a picture, sound or video, a folder of them, or a pattern such as 'holiday/*.jpg'
 question = ''                       # asked of every picture
 show = ''                           # draw there what every word attended to, a PNG
@@ -193,13 +193,13 @@ def result_name(trained_with, evaluated):
     return f'{Path(evaluated["dataset"]).stem}_{evaluated["split"]}'
 
 
-def with_blind(out_dir, blind_dir, which, device, bad_rows):
+def with_blind(out_dir, blind_dir, which, device, bad_rows, dtype='auto'):
     """(prefix of its results' keys, model, tokenizer, knobs) of a run and, if there is a blind_dir, of the same LLM trained without pictures."""
     from model import load_checkpoint
     llm = None
     for side, folder in (('', out_dir), *[('blind_', blind_dir)] * bool(blind_dir)):
         checkpoint = choose_checkpoint(folder, which)
-        model, tokenizer, config = load_checkpoint(folder, checkpoint, device, bad_rows=bad_rows)
+        model, tokenizer, config = load_checkpoint(folder, checkpoint, device, dtype, bad_rows)
         if side and (config['encoder'] or config['llm'] != llm):
             sys.exit(f'{folder}: a blind run has encoder=None and the same llm, this one {config["encoder"]!r} and {config["llm"]!r}')
         llm = config['llm']

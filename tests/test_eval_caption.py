@@ -186,7 +186,7 @@ def test_script(run, llm, encoder, pictures, tmp_path):
         'out_dir', 'which', 'blind_dir', 'dataset', 'data_dir', 'instruction', 'answer_prompt',
         'split', 'max_rows', 'page_rows', 'java', 'num_beams', 'max_new_tokens', 'length_penalty',
         'repetition_penalty', 'do_sample', 'temperature', 'top_k', 'top_p', 'num_return_sequences',
-        'seed', 'batch_size', 'device', 'compile', 'bad_rows'}
+        'seed', 'batch_size', 'device', 'dtype', 'compile', 'bad_rows'}
     assert 'PTB' in (see / 'eval_test.html').read_text() and sorted(p.name for p in see.glob('eval_*')) == ['eval_test.html', 'eval_test.json']
 
     run('eval_caption.py', *flags(**evaluate | dict(blind_dir='', split='val', max_rows=2, num_beams=1)))
@@ -223,7 +223,7 @@ def evaluate(run, trained, tmp_path):
     out_dir = shutil.copytree(trained, tmp_path / 'copy')
 
     def evaluate(name='test', **knobs):
-        knobs = dict(device='cpu', max_new_tokens=6, num_beams=1) | knobs
+        knobs = dict(device='cpu', dtype='float32', max_new_tokens=6, num_beams=1) | knobs
         run('eval_caption.py', *flags(out_dir=out_dir, **knobs))
         return json.loads((out_dir / f'eval_{name}.json').read_text())
     return evaluate
