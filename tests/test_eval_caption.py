@@ -17,7 +17,10 @@ from safetensors.torch import save_file
 
 from conftest import flags, start
 from eval_caption import inputs
+from model import load_checkpoint
 from page import captions_page
+from rows import load_rows
+from sample import generate_rows
 from scores import score_captions, tokenize
 
 TINY = dict(device='cpu', dtype='float32', adapter_dim=32, mapper_heads=4, n_queries=4, batch_size=8, max_iters=1, num_workers=0)
@@ -337,6 +340,26 @@ def test_penalties_change_the_captions(evaluate):
     short = captions_of(evaluate(max_new_tokens=20, num_beams=4, length_penalty=-20.0))
     long = captions_of(evaluate(max_new_tokens=20, num_beams=4, length_penalty=20.0))
     assert sum(map(len, short)) < sum(map(len, long))
+
+
+def test_a_penalty_that_the_language_model_brings_is_not_used(trained):
+    """Qwen's generation_config.json has one."""
+    model, tokenizer, config = load_checkpoint(trained, 'best', 'cpu', 'float32')
+    rows = load_rows(config, 'test')
+    options = dict(progress=False, num_beams=2, max_new_tokens=12)
+    with torch.no_grad():
+        plain = generate_rows(model, tokenizer, config, rows, 4, **options)
+        model.llm.generation_config.repetition_penalty = 5.0
+        assert generate_rows(model, tokenizer, config, rows, 4, **options) == plain
+
+
+def test_sampled_beams_are_seeded_too(evaluate):
+    sampled = dict(do_sample=True, num_beams=3, temperature=3.0, top_k=0, num_return_sequences=2)
+    texts = []
+    for seed in (1, 1, 2):
+        result = evaluate(seed=seed, **sampled)
+        texts.append([row['generated'] for row in result['rows']])
+    assert texts[0] == texts[1] != texts[2]
 
 
 @pytest.mark.parametrize('script', ['sample.py', 'eval_caption.py', 'eval_vqa.py'])
