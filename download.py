@@ -57,8 +57,8 @@ OFFICIAL = {
     'gqa': ('data/gqa', [(f'{GQA}questions1.2.zip', *(f'{part}_balanced_questions.json' for part in ('train', 'val', 'testdev'))),
                          (f'{GQA}images.zip', 'images')]),
     'cc3m': ('data/cc3m', [
-        ('img2dataset (a Python package) gets the pictures that are left, from the two tsv files of '
-         'the page https://ai.google.com/research/ConceptualCaptions/download with a first line '
+        ('img2dataset (a Python package) gets the pictures that are left, from the two tsv files '
+         'of the page https://ai.google.com/research/ConceptualCaptions/download with a first line '
          '"caption<tab>url". Put its tar shards (--output_format=webdataset) into shards/train and '
          'shards/val, and run this again: it unpacks them. Or put the tsv files here, and what '
          '--output_format=files writes into images/train and images/val',

@@ -29,7 +29,7 @@ data_dir = ''                       # where its official files are; '' = the tra
 instruction = ''                    # as in train.py; '' = the training's, None = none
 answer_prompt = ''                  # as in train.py; '' = the training's, None = none
 split = 'test'
-max_rows = 0.0                      # 0 = all, a fraction up to 1, or so many pictures, spread evenly
+max_rows = 0.0                      # 0 = all, a fraction up to 1, or so many, spread evenly
 page_rows = 1000                    # show so many of them on the page, about 10 KB each
 bad_rows = ''                       # 'error'; 'skip': a file that cannot be read is left out, and listed; '' = as in training
 java = False                        # COCO's own tokenizer in place of ours, and METEOR, SPICE, SPIDEr; needs Java 8 to 14, without SPICE any later
@@ -89,7 +89,7 @@ def main(config):
             result['evaluated'] = what_was_evaluated(run, out_dir, which, split)
             rows = inputs(load_rows(run, split), max_rows)
             if java:
-                # a rehearsal: what it lacks is said before captions are generated, perhaps for hours
+                # a rehearsal: what it lacks is said before captions are generated
                 report(score_captions([rows[0]['caption']], rows[0]['caption'][:1], java)[2])
         texts = generate_rows(model, tokenizer, run, rows, batch_size, seed=seed, compile=compile,
                               **options)

@@ -33,7 +33,7 @@ data_dir = ''                       # where its official files are; '' = the tra
 instruction = ''                    # as in train.py; '' = the training's, None = none
 answer_prompt = ''                  # as in train.py; '' = the training's, None = none
 split = 'test'
-max_rows = 0.0                      # 0 = all, a fraction up to 1, or so many questions, spread evenly
+max_rows = 0.0                      # 0 = all, a fraction up to 1, or so many, spread evenly
 page_rows = 200                     # show so many of them on the page
 rule = ''                           # how answers are scored, see above; '' = the data set's own
 bad_rows = ''                       # 'error'; 'skip': a file that cannot be read is left out, and listed; '' = as in training
@@ -107,8 +107,8 @@ def check_questions(run, rows):
     if any('question' not in row for row in rows):
         sys.exit(f'split {split!r} has captions without a question: eval_caption.py scores those')
     if '{prompt}' not in run['instruction'] and any('instruction' not in row for row in rows):
-        raise BadData(f'instruction={run["instruction"]!r}: there is no {{prompt}} in it, where the '
-                      f'questions would stand; give another --instruction')
+        raise BadData(f'instruction={run["instruction"]!r}: there is no {{prompt}} in it, where '
+                      f'the questions would stand; give another --instruction')
 
 
 def print_scores(result):

@@ -263,8 +263,8 @@ class PALM(nn.Module):
             generation[CACHE] = StaticCache(self.llm.config, max_cache_len=max_new_tokens)
         with torch.compiler.set_stance('default' if compile else 'force_eager'):
             ids = self.llm.generate(inputs_embeds=x[:, -1:], attention_mask=mask[:, -1:], position_ids=position_ids[:, -1:],
-                                    num_beams=num_beams, max_new_tokens=max_new_tokens, do_sample=do_sample,
-                                    repetition_penalty=repetition_penalty, **generation)
+                                    num_beams=num_beams, max_new_tokens=max_new_tokens,
+                                    do_sample=do_sample, repetition_penalty=repetition_penalty, **generation)
         self.set_prefix({})
         return ids
 

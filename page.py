@@ -65,7 +65,8 @@ def page(kind, result, table, note, cards):
     knobs, run = result['knobs'], result['trained_with']
     dataset = result.get('evaluated', run)['dataset']
     trained_on = '' if dataset == run['dataset'] else escape(f', on {run["dataset"]}')
-    title, llm, encoder, connector = map(escape, (f'{dataset}, {knobs["split"]} split', run['llm'], str(run['encoder']), run['connector']))
+    names = f'{dataset}, {knobs["split"]} split', run['llm'], str(run['encoder']), run['connector']
+    title, llm, encoder, connector = map(escape, names)
     settings = {'evaluated': knobs | result.get('evaluated', {}), 'trained': run}
     return f"""<!doctype html><html lang="en"><meta charset="utf-8"><meta name="viewport" content="width=device-width"><title>{title}</title>
 <meta http-equiv="Content-Security-Policy" content="default-src 'none';img-src data:;media-src data:;style-src 'unsafe-inline';script-src 'unsafe-inline'">
@@ -104,7 +105,9 @@ def captions_page(result):
     cards = []
     for row in spread(rows, result['knobs']['page_rows']):
         below = other_texts(row)
-        below += f'<p class="blind"><span class="soft">blind:</span> {escape(row["blind_caption"])}</p>' if 'blind_caption' in row else ''
+        if 'blind_caption' in row:
+            blind_text = escape(row['blind_caption'])
+            below += f'<p class="blind"><span class="soft">blind:</span> {blind_text}</p>'
         below += f'<p class="soft">reference: {"<br>".join(map(escape, row["references"]))}</p>'
         bars = ''.join(bar(kind, row[key], full) for kind, key in (('see', 'cider'), ('blind', 'blind_cider')) if key in row)
         cards.append(card(row, row['cider'], row['caption'], below, bars))

@@ -352,8 +352,8 @@ def cc3m(data_dir, split, config):
     part = 'train' if split == 'train' else 'val'
     folder = data_dir / 'images' / part
     if not folder.is_dir():
-        raise BadData(f'{folder}: no such file or folder. It is for the pictures of {CC3M}; `python '
-                      f'prepare.py cc3m` says how to get them; data_dir is a knob')
+        raise BadData(f'{folder}: no such file or folder. It is for the pictures of {CC3M}; '
+                      f'`python prepare.py cc3m` says how to get them; data_dir is a knob')
     indexes = sorted(folder.glob('*/captions.jsonl'))
     rows = []
     for index in indexes:

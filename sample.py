@@ -50,7 +50,8 @@ dtype = 'auto'
 
 AT_LEAST = LEAST | dict(batch_size=1)
 AT_MOST = MOST
-ONE_OF = dict(which=('best', 'last', ''), bad_rows=('', 'error', 'skip'), dtype=('auto', 'bfloat16', 'float16', 'float32'))
+ONE_OF = dict(which=('best', 'last', ''), bad_rows=('', 'error', 'skip'),
+              dtype=('auto', 'bfloat16', 'float16', 'float32'))
 MAX_TEXTS = 8                       # questions of one picture in one batch
 
 

@@ -88,7 +88,7 @@ log_interval = 10                   # steps
 eval_interval = 100                 # steps between validation losses, samples and checkpoints
 eval_rows = 500                     # at most, spread over the validation split
 n_samples = 4                       # validation pictures described at every evaluation
-eval_metric = 'loss'                # the best checkpoint's: 'loss', 'CIDEr' or 'accuracy' (of answers)
+eval_metric = 'loss'                # chooses the best checkpoint: 'loss', 'CIDEr' or 'accuracy'
 eval_metric_rows = 200              # validation rows, spread over the split, it is computed on
 eval_metric_beams = 1               # their texts are generated with; 1 = greedy
 logger = 'none'                     # 'tensorboard' or 'wandb' as well
@@ -281,7 +281,8 @@ def main(config):
         state = dict(step=step, best=best, window=window, logged=logged, trained=model.trained(),
                      optimizer=optimizer.state_dict(), scaler=scaler.state_dict())
         for which in ('best', 'last') if better else ('last',):
-            save_adapter(f'{out_dir}/{which}.safetensors', model.trained(), config, iter=step, val_loss=val_loss, **scores)
+            save_adapter(f'{out_dir}/{which}.safetensors', model.trained(), config, iter=step,
+                         val_loss=val_loss, **scores)
         write_atomically(f'{out_dir}/resume.pt', lambda path: torch.save(state, path))
         draw_losses(out_dir)
 

@@ -499,7 +499,8 @@ def test_another_metric_cannot_resume_a_run(train, trained, tmp_path):
     # runs of before the knob were chosen by their loss
     del config['eval_metric']
     path.write_text(json.dumps(config))
-    error = train(fails=True, init_from='resume', eval_metric='CIDEr', **TRAINED | dict(out_dir=out))
+    knobs = TRAINED | dict(out_dir=out, init_from='resume', eval_metric='CIDEr')
+    error = train(fails=True, **knobs)
     assert "eval_metric='loss', now 'CIDEr'" in error
 
 
@@ -515,7 +516,8 @@ def test_processes_score_together(run, knobs, tmp_path):
     assert done.returncode == 0, done.stdout + done.stderr
     scores = dict(metrics(two, 'CIDEr'))
     assert list(scores) == [0, 10, 20] and scores == pytest.approx(dict(metrics(one, 'CIDEr')))
-    assert checkpoint(two, 'best')[1]['facts']['iter'] == checkpoint(one, 'best')[1]['facts']['iter']
+    best_of_one, best_of_two = (checkpoint(out, 'best')[1]['facts'] for out in (one, two))
+    assert best_of_one['iter'] == best_of_two['iter']
 
 
 @pytest.mark.parametrize('wrong, words', [
