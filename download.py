@@ -35,6 +35,8 @@ VQAV2_TEXTS = [entry for part in ('train', 'val') for entry in (
     (f'{VQAV2}Annotations_{part.title()}_mscoco.zip', f'v2_mscoco_{part}2014_annotations.json'))]
 TEXTVQA_IMAGES = [(f'{TEXTVQA}images/train_val_images.zip', 'train_images')]
 MSRVTT_VIDEOS = 'https://www.robots.ox.ac.uk/~maxbain/frozen-in-time/data/MSRVTT.zip', 'MSRVTT/videos/all'
+# of tar shards
+PICTURES = ('.jpg', '.jpeg', '.png', '.webp')
 QA_FILES = 'train_qa.json', 'val_qa.json', 'test_qa.json'
 
 # name -> the folder that its config file calls data_dir, and (where a file comes from, what is wanted of it: paths in that folder). What has
@@ -54,6 +56,13 @@ OFFICIAL = {
                 + TEXTVQA_IMAGES),
     'gqa': ('data/gqa', [(f'{GQA}questions1.2.zip', *(f'{part}_balanced_questions.json' for part in ('train', 'val', 'testdev'))),
                          (f'{GQA}images.zip', 'images')]),
+    'cc3m': ('data/cc3m', [
+        ('img2dataset (a Python package) gets the pictures that are left, from the two tsv files '
+         'of the page https://ai.google.com/research/ConceptualCaptions/download with a first line '
+         '"caption<tab>url". Put its tar shards (--output_format=webdataset) into shards/train and '
+         'shards/val, and run this again: it unpacks them. Or put the tsv files here, and what '
+         '--output_format=files writes into images/train and images/val',
+         'images/train', 'images/val')]),
     'audiocaps': ('data/audiocaps', [(f'{AUDIOCAPS}{part}.csv', f'{part}.csv') for part in ('train', 'val', 'test')] + [
         ('clips of YouTube: aac-datasets or audiocaps-download (Python packages) get those that are left; name them {youtube_id}_{start_time}.wav',
          'audio/train', 'audio/val', 'audio/test')]),
@@ -70,6 +79,8 @@ def fetch_official(name, argv):
     folder, files = OFFICIAL[name]
     config = configure(dict(data_dir=folder, bad_rows='error', __doc__=__doc__), argv)
     folder, failed = Path(config['data_dir']), []
+    if name == 'cc3m':
+        unpack_shards(folder)
     for source, *wanted in files:
         wanted = [w for w in wanted if not (folder / w).exists()]
         if not wanted:
@@ -149,3 +160,61 @@ def unpack(path, folder, wanted):
         raise ValueError(f'it came as another file than expected ({error}), now {path}.wrong') from error
     finally:
         shutil.rmtree(tmp, ignore_errors=True)
+
+
+# ---- tar shards ----------------------------------------------------------------------------------
+
+def unpack_shards(folder):
+    """Unpacks folder/shards/{train,val}/*.tar, as img2dataset writes them, into
+    folder/images/{train,val}/NAME OF THE SHARD/: the pictures and captions.jsonl. A shard that is
+    there already, complete or not at all, is not unpacked again. Exits where one cannot be read."""
+    for part in ('train', 'val'):
+        for shard in sorted((folder / 'shards' / part).glob('*.tar')):
+            target = folder / 'images' / part / shard.stem
+            if target.exists():
+                continue
+            temporary = target.with_name(f'{target.name}.tmp')
+            # of a run that was killed
+            shutil.rmtree(temporary, ignore_errors=True)
+            temporary.mkdir(parents=True)
+            try:
+                count = unpack_shard(shard, temporary)
+                temporary.replace(target)
+            except (tarfile.TarError, EOFError, ValueError, KeyError) as error:
+                sys.exit(f'{shard}: not a whole tar shard of img2dataset ({error}). Fetch it anew, '
+                         f'or remove it to do without it')
+            finally:
+                shutil.rmtree(temporary, ignore_errors=True)
+            print(f'{target}: {count} pictures')
+
+
+def unpack_shard(shard, target):
+    """Unpacks one shard: each picture KEY.jpg (or .jpeg, .png, .webp) with a caption, which is the
+    text of KEY.txt or else `caption` in KEY.json. Returns their number. A picture without a caption
+    is left out."""
+    pictures, captions = {}, {}
+    with tarfile.open(shard) as archive:
+        for member in archive:
+            # names alone: nothing is written outside the folder
+            path = Path(Path(member.name).name)
+            if not member.isfile():
+                continue
+            if path.suffix in PICTURES:
+                (target / path).write_bytes(archive.extractfile(member).read())
+                pictures[path.stem] = path.name
+            elif path.suffix == '.txt':
+                captions[path.stem] = archive.extractfile(member).read().decode()
+            elif path.suffix == '.json':
+                # img2dataset's caption is null where there was none
+                entry = json.loads(archive.extractfile(member).read())
+                captions.setdefault(path.stem, entry.get('caption') or '')
+    lines = []
+    for key, name in sorted(pictures.items()):
+        caption = captions.get(key, '').strip()
+        if caption:
+            line = {'image': name, 'caption': caption}
+            lines.append(json.dumps(line, ensure_ascii=False) + '\n')
+        else:
+            (target / name).unlink()
+    (target / 'captions.jsonl').write_text(''.join(lines), encoding='utf-8')
+    return len(lines)

@@ -4,6 +4,10 @@ Caption a split and score it: out_dir/eval_SPLIT.json, and eval_SPLIT.html to lo
     python eval_caption.py --out_dir=out/demo                               # the test split
     python eval_caption.py --out_dir=out/demo --blind_dir=out/demo_blind    # beside the same LLM without a picture
     python eval_caption.py --out_dir=out/coco_depalm --java=True            # as the papers: COCO's own tokenizer, METEOR, SPICE, SPIDEr too
+    python eval_caption.py --out_dir=out/cc3m --dataset=coco --data_dir=data/coco   # zero-shot
+
+Results of another data set than the training's are in eval_DATASET_SPLIT.json. docs/evaluation.md
+says more, on sampling too.
 """
 import json
 import shutil
@@ -11,79 +15,143 @@ import sys
 from pathlib import Path
 
 from configurator import configure
+from decoding import LEAST, MOST, decoding_options
 from page import captions_page
-from rows import BadData, load_rows, medium_of, path_of
+from rows import BadData, load_rows, medium_of, merge_captions, path_of, spread_rows
 from scores import score_captions, tokenize
 
 # ---- knobs ----------------------------------------------------------------------------------------------------------
 out_dir = 'out/demo'                # a run of train.py
-which = 'best'                      # 'best' or 'last'
+which = ''                          # 'best' or 'last'; '' = what the run says, mostly 'best'
 blind_dir = ''                      # a run with the same llm and encoder=None
+dataset = ''                        # as in train.py; '' = the training's
+data_dir = ''                       # where its official files are; '' = the training's
+instruction = ''                    # as in train.py; '' = the training's, None = none
+answer_prompt = ''                  # as in train.py; '' = the training's, None = none
 split = 'test'
-max_rows = 0                        # score so many pictures, spread over the split; 0 = all
+max_rows = 0.0                      # 0 = all, a fraction up to 1, or so many, spread evenly
 page_rows = 1000                    # show so many of them on the page, about 10 KB each
 bad_rows = ''                       # 'error'; 'skip': a file that cannot be read is left out, and listed; '' = as in training
 java = False                        # COCO's own tokenizer in place of ours, and METEOR, SPICE, SPIDEr; needs Java 8 to 14, without SPICE any later
 num_beams = 3
-max_new_tokens = 50
+max_new_tokens = 0                  # 0 = what the run says under test_new_tokens, else 50
+length_penalty = 1.0                # of beams; above 1 longer texts win, below shorter ones
+repetition_penalty = 1.0            # above 1: what a text already has said becomes less likely
+do_sample = False                   # draw the words instead of taking the likeliest
+temperature = 1.0                   # of sampling: below 1 it is more careful
+top_k = 50                          # of sampling: from so many of the likeliest tokens, 0 = all
+top_p = 1.0                         # of sampling: from the likeliest that together have so much
+num_return_sequences = 1            # captions of each; the first is scored, all are in the JSON
+seed = 0                            # of sampling
 batch_size = 16
 device = 'auto'
 dtype = 'auto'                      # 'float32', 'bfloat16', 'float16'; auto = float32 on a CPU, on a GPU as the LLM was published
 compile = False                     # torch.compile: minutes before the first batch
 # ---------------------------------------------------------------------------------------------------------------------
 
-AT_LEAST = dict(max_rows=0, page_rows=0, num_beams=1, max_new_tokens=1, batch_size=1)
-ONE_OF = dict(which=('best', 'last'), bad_rows=('', 'error', 'skip'), dtype=('auto', 'bfloat16', 'float16', 'float32'))
+AT_LEAST = LEAST | dict(max_new_tokens=0, max_rows=0, page_rows=0, batch_size=1)
+AT_MOST = MOST
+ONE_OF = dict(which=('best', 'last', ''), bad_rows=('', 'error', 'skip'),
+              dtype=('auto', 'bfloat16', 'float16', 'float32'))
+TOKENIZERS = {False: 'PTB-like, pure Python (scores.tokenize)',
+              True: 'PTB, Java (Stanford CoreNLP 3.4.1)'}
 
 
-def inputs(rows, n=0):
-    """Rows of one picture, sound or video become one row with all their references; n of them, spread over the split, 0 = all."""
-    merged = {}
+def inputs(rows, limit=0):
+    """Rows of one picture, sound or video become one row with all their references; `limit` of
+    them as `spread_rows` says."""
     for row in rows:
         if 'caption' not in row:
             sys.exit(f'split {split!r} has questions, no captions: eval_vqa.py scores those')
         if not any(tokenize(t) for t in row['caption']):
             sys.exit(f"row {row['id']!r} ({path_of(row)}) has no reference caption")
-        merged.setdefault(path_of(row), dict(row, caption=[]))['caption'].extend(row['caption'])
-    rows = list(merged.values()) or sys.exit(f'split {split!r} is empty: there is nothing to caption')
-    return [rows[i * len(rows) // n] for i in range(n)] if 0 < n < len(rows) else rows
+    if not rows:
+        sys.exit(f'split {split!r} is empty: there is nothing to caption')
+    return spread_rows(merge_captions(rows), limit)
 
 
 def main(config):
     from model import write_atomically
-    from sample import generate_rows, readable, with_blind
+    from sample import (first_text, generate_rows, readable, result_name, what_was_evaluated,
+                        with_blind, with_other_data)
     if java and not shutil.which('java'):
         sys.exit('java=True: there is no java on the PATH. Install one (Java 8 to 14; without SPICE any later one does), or leave java=False')
-    tokenizers = {False: 'PTB-like, pure Python (scores.tokenize)', True: 'PTB, Java (Stanford CoreNLP 3.4.1)'}
-    result, said = dict(tokenizer=tokenizers[java], knobs=config), {}
-    for side, model, tokenizer, trained_with in with_blind(out_dir, blind_dir, which, device, bad_rows, dtype):
+    options = decoding_options(globals())
+    result = dict(knobs=config)
+    # '' and 'blind_' -> what `generate_rows` gives for each row
+    generated = {}
+    for side, model, tokenizer, trained_with in with_blind(
+            out_dir, blind_dir, which, device, bad_rows, dtype):
+        run = with_other_data(trained_with, dataset=dataset, data_dir=data_dir,
+                              instruction=instruction, answer_prompt=answer_prompt)
         if not side:
-            rows = inputs(load_rows(trained_with, split), max_rows)
-            if java:                        # a rehearsal: what it lacks is said before captions are generated, perhaps for hours
+            result['trained_with'] = trained_with
+            result['evaluated'] = what_was_evaluated(run, out_dir, which, split)
+            rows = inputs(load_rows(run, split), max_rows)
+            if java:
+                # a rehearsal: what it lacks is said before captions are generated
                 report(score_captions([rows[0]['caption']], rows[0]['caption'][:1], java)[2])
-        said[side] = generate_rows(model, tokenizer, trained_with, rows, batch_size, num_beams=num_beams, max_new_tokens=max_new_tokens, compile=compile)
+        options['max_new_tokens'] = max_new_tokens or run.get('test_new_tokens') or 50
+        texts = generate_rows(model, tokenizer, run, rows, batch_size, seed=seed, compile=compile,
+                              **options)
         if not side:
-            rows, said[side] = readable(rows, said[side])
-            references = [r['caption'] for r in rows]
-            result |= dict(trained_with=trained_with, rows=[{'id': r['id'], medium_of(r): path_of(r), 'references': r['caption']} for r in rows])
+            rows, texts = readable(rows, texts)
+        generated[side] = texts
+    result['rows'] = []
+    for row in rows:
+        result['rows'].append({'id': row['id'], medium_of(row): path_of(row),
+                               'references': row['caption']})
+    for side, texts in generated.items():
+        for row, of_row in zip(result['rows'], texts):
+            row[side + 'caption'] = first_text(of_row)
+            if isinstance(of_row, list):
+                row[side + 'generated'] = of_row
+    add_scores(result, list(generated))
+    print_scores(result)
+    name = f'{out_dir}/eval_{result_name(result["trained_with"], result["evaluated"])}'
+    files = {f'{name}.json': json.dumps(result, indent=1, ensure_ascii=False),
+             f'{name}.html': captions_page(result)}
+    for path, text in files.items():
+        write_atomically(path, lambda temporary: Path(temporary).write_text(text, encoding='utf-8'))
+        print(path)
+
+
+def add_scores(result, sides):
+    """Scores the first caption of each row of a result, of each of the sides ('', 'blind_'), and
+    adds `scores`, the rows' `cider`, what is `missing` and the tokenizer."""
+    references = [row['references'] for row in result['rows']]
+    captions = {side: [row[side + 'caption'] for row in result['rows']] for side in sides}
+    missing = {}
+    result['tokenizer'] = TOKENIZERS[java]
     try:
-        scored, missing = {side: score_captions(references, captions, java) for side, captions in said.items()}, {}
-    except OSError as e:                    # java has failed after all: the captions are not lost
-        scored, missing = {side: score_captions(references, captions) for side, captions in said.items()}, {tokenizers[java]: str(e)}
-        result['tokenizer'] = tokenizers[False]
-    for _, _, why in scored.values():
-        missing |= why
+        scored = {side: score_captions(references, captions[side], java) for side in sides}
+    except OSError as e:
+        # java has failed after all: the captions are not lost
+        scored = {side: score_captions(references, captions[side]) for side in sides}
+        missing[TOKENIZERS[java]] = str(e)
+        result['tokenizer'] = TOKENIZERS[False]
+    for _, _, reasons in scored.values():
+        missing |= reasons
     for side, (scores, ciders, _) in scored.items():
-        result[side + 'scores'] = {name: score for name, score in scores.items() if name not in missing}        # those that both sides have
-        for row, caption, cider in zip(result['rows'], said[side], ciders):
-            row |= {side + 'caption': caption, side + 'cider': cider}
+        # those that both sides have
+        both = {name: score for name, score in scores.items() if name not in missing}
+        result[side + 'scores'] = both
+        for row, cider in zip(result['rows'], ciders):
+            row[side + 'cider'] = cider
     result['missing'] = missing
+
+
+def print_scores(result):
+    """Prints what was evaluated, if it is not what was trained on, and the scores."""
+    evaluated, trained_with = result['evaluated'], result['trained_with']
+    if evaluated['dataset'] != trained_with['dataset']:
+        print(f'{evaluated["dataset"]}, by a model trained on {trained_with["dataset"]}')
     for name, score in result['scores'].items():
-        print(f'{name:8}{score:8.2f}' + (f'   blind {result["blind_scores"][name]:8.2f}' if blind_dir else ''))
-    report(missing)
-    for ending, text in dict(json=json.dumps(result, indent=1, ensure_ascii=False), html=captions_page(result)).items():
-        write_atomically(f'{out_dir}/eval_{split}.{ending}', lambda temporary: Path(temporary).write_text(text, encoding='utf-8'))
-        print(f'{out_dir}/eval_{split}.{ending}')
+        line = f'{name:8}{score:8.2f}'
+        if blind_dir:
+            line += f'   blind {result["blind_scores"][name]:8.2f}'
+        print(line)
+    report(result['missing'])
 
 
 def report(missing):

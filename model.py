@@ -241,7 +241,8 @@ class PALM(nn.Module):
         return self.llm.get_output_embeddings()(self.hidden(input_ids, attention_mask, pixels, features))
 
     @torch.no_grad()
-    def generate(self, input_ids, attention_mask=None, pixels=None, features=None, num_beams=1, max_new_tokens=20, do_sample=False, compile=False,
+    def generate(self, input_ids, attention_mask=None, pixels=None, features=None, num_beams=1,
+                 max_new_tokens=20, do_sample=False, repetition_penalty=1.0, compile=False,
                  **generation):
         """transformers' own `generate`; prompts (B*G, T) left padded. Returns the new ids alone (B*G, <= max_new_tokens). All of a prompt but its last
         token joins the prefix, which beams share. compile: new tokens by torch.compile, prompts padded to whole PROMPT_STEPs: its graphs serve all batches."""
@@ -262,7 +263,8 @@ class PALM(nn.Module):
             generation[CACHE] = StaticCache(self.llm.config, max_cache_len=max_new_tokens)
         with torch.compiler.set_stance('default' if compile else 'force_eager'):
             ids = self.llm.generate(inputs_embeds=x[:, -1:], attention_mask=mask[:, -1:], position_ids=position_ids[:, -1:],
-                                    num_beams=num_beams, max_new_tokens=max_new_tokens, do_sample=do_sample, **generation)
+                                    num_beams=num_beams, max_new_tokens=max_new_tokens,
+                                    do_sample=do_sample, repetition_penalty=repetition_penalty, **generation)
         self.set_prefix({})
         return ids
 

@@ -63,13 +63,17 @@ def shown(row):
 def page(kind, result, table, note, cards):
     """kind: 'captions' or 'answers'; result: what eval_SPLIT.json holds; table: html rows; cards: html. Returns the page."""
     knobs, run = result['knobs'], result['trained_with']
-    title, llm, encoder, connector = map(escape, (f'{run["dataset"]}, {knobs["split"]} split', run['llm'], str(run['encoder']), run['connector']))
+    dataset = result.get('evaluated', run)['dataset']
+    trained_on = '' if dataset == run['dataset'] else escape(f', on {run["dataset"]}')
+    names = f'{dataset}, {knobs["split"]} split', run['llm'], str(run['encoder']), run['connector']
+    title, llm, encoder, connector = map(escape, names)
+    settings = {'evaluated': knobs | result.get('evaluated', {}), 'trained': run}
     return f"""<!doctype html><html lang="en"><meta charset="utf-8"><meta name="viewport" content="width=device-width"><title>{title}</title>
 <meta http-equiv="Content-Security-Policy" content="default-src 'none';img-src data:;media-src data:;style-src 'unsafe-inline';script-src 'unsafe-inline'">
 <style>{STYLE}</style><header><p class="soft">nanoPALM {kind}</p><h1>{title}</h1><p>{len(result['rows'])} {kind}, given by {llm} through
-{encoder}, both frozen; only the {connector} adapter between them is trained.</p><div class="wide"><table>{table}</table></div>
+{encoder}, both frozen; only the {connector} adapter between them is trained{trained_on}.</p><div class="wide"><table>{table}</table></div>
 <p class="soft">{note}</p>
-<details><summary>Settings</summary><pre>{escape(json.dumps({'evaluated': knobs, 'trained': run}, indent=1))}</pre></details>
+<details><summary>Settings</summary><pre>{escape(json.dumps(settings, indent=1))}</pre></details>
 <nav id="nav" hidden><button value="0">in order</button><button value="-1">best first</button><button value="1">worst first</button></nav></header>
 <main id="grid">{''.join(cards)}</main><script>{SCRIPT}</script></html>"""
 
@@ -86,6 +90,12 @@ def score_table(rows, scores, blind, names):
         f'<tr class="{kind}"><td>{who}' + ''.join(f'<td>{side[name]:.1f}' for name in names) for kind, who, side in sides if side)
 
 
+def other_texts(row):
+    """Html: what the model gave for a row besides the first text, if several were asked for."""
+    texts = row.get('generated', [])[1:]
+    return f'<p>{"<br>".join(map(escape, texts))}</p>' if texts else ''
+
+
 def captions_page(result):
     """What eval_SPLIT.json holds -> one self-contained page of html."""
     rows, scores, blind = result['rows'], result['scores'], result.get('blind_scores')
@@ -94,7 +104,10 @@ def captions_page(result):
     full = max(100, *(max(r['cider'], r.get('blind_cider', 0)) for r in rows))
     cards = []
     for row in spread(rows, result['knobs']['page_rows']):
-        below = f'<p class="blind"><span class="soft">blind:</span> {escape(row["blind_caption"])}</p>' if 'blind_caption' in row else ''
+        below = other_texts(row)
+        if 'blind_caption' in row:
+            blind_text = escape(row['blind_caption'])
+            below += f'<p class="blind"><span class="soft">blind:</span> {blind_text}</p>'
         below += f'<p class="soft">reference: {"<br>".join(map(escape, row["references"]))}</p>'
         bars = ''.join(bar(kind, row[key], full) for kind, key in (('see', 'cider'), ('blind', 'blind_cider')) if key in row)
         cards.append(card(row, row['cider'], row['caption'], below, bars))
@@ -109,7 +122,7 @@ def answers_page(result):
     cards = []
     for row in spread(rows, result['knobs']['page_rows']):
         truths = ', '.join(f'{t} ({n})' if n > 1 else t for t in dict.fromkeys(row['answers']) for n in [row['answers'].count(t)])
-        below = f'<p>{escape(row["question"])}</p>'
+        below = f'<p>{escape(row["question"])}</p>' + other_texts(row)
         below += f'<p class="blind"><span class="soft">blind:</span> {escape(row["blind_answer"])}</p>' if 'blind_answer' in row else ''
         if row['accuracy'] is None:
             verdict = 'left out of the score'

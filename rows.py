@@ -174,6 +174,26 @@ def row_targets(row):
     return row['answers'] if 'question' in row else row['caption']
 
 
+def merge_captions(rows):
+    """Returns one row for each picture, sound or video, with the captions of all its rows."""
+    merged = {}
+    for row in rows:
+        first = merged.setdefault(path_of(row), dict(row, caption=[]))
+        first['caption'].extend(row['caption'])
+    return list(merged.values())
+
+
+def spread_rows(rows, limit):
+    """Returns so many of the rows, evenly spread over them: `limit` is 0 for all, a fraction up to
+    1, or a number of rows. At least one is left."""
+    count = int(limit)
+    if 0 < limit <= 1:
+        count = max(1, round(limit * len(rows)))
+    if count == 0 or count >= len(rows):
+        return rows
+    return [rows[i * len(rows) // count] for i in range(count)]
+
+
 # ---- official files -------------------------------------------------------------------------------------------------
 
 def coco(data_dir, split, config):
@@ -320,9 +340,62 @@ def msvd_qa(data_dir, split, config):
     return video_questions(data_dir, split, config, lambda number: f'YouTubeClips/{names[number]}.avi')
 
 
-DATASETS = dict(coco=coco, textcaps=textcaps, vqav2=vqav2, vqav2_karpathy=vqav2_karpathy, okvqa=okvqa, aokvqa=aokvqa, textvqa=textvqa, gqa=gqa,
+def cc3m(data_dir, split, config):
+    """Returns the rows of Conceptual Captions 3M, one caption each. 'test' is 'val': the test
+    captions are secret.
+
+    The pictures of a split are in data_dir/images/{train,val}/, in one of two ways. Unpacked tar
+    shards (`python prepare.py cc3m` does it) have a captions.jsonl in each folder, which says all.
+    Else captions are those of the official tsv, and that of line n, counted from 0 without a
+    header, is of the picture n // 10000 as 5 digits / n as 9 digits .jpg, as in
+    images/train/00001/000010002.jpg: the names that img2dataset's `files` output gives."""
+    part = 'train' if split == 'train' else 'val'
+    folder = data_dir / 'images' / part
+    if not folder.is_dir():
+        raise BadData(f'{folder}: no such file or folder. It is for the pictures of {CC3M}; '
+                      f'`python prepare.py cc3m` says how to get them; data_dir is a knob')
+    indexes = sorted(folder.glob('*/captions.jsonl'))
+    rows = []
+    for index in indexes:
+
+        def rows_of(lines):
+            return [{'image': str(index.parent / line['image']), 'caption': [line['caption']],
+                     'id': Path(line['image']).stem} for line in lines]
+
+        rows += read(index, 'the unpacked shards of CC3M', rows_of, parse=jsonl_objects)
+    if indexes:
+        return with_files(folder, split, rows, config)
+    path = data_dir / CC3M_TSV[part]
+    for number, caption in enumerate(read(path, CC3M, list, parse=first_columns)):
+        image = folder / f'{number // 10000:05d}' / f'{number:09d}.jpg'
+        rows.append({'image': str(image), 'caption': [caption], 'id': f'{number:09d}'})
+    return with_files(path, split, rows, config)
+
+
+def jsonl_objects(text):
+    """Returns the JSON object of each line."""
+    return [json.loads(line) for line in text.split('\n') if line]
+
+
+def first_columns(text):
+    """Returns the captions of 'caption<TAB>url' lines, in order. Quotation marks are part of a
+    caption. A header is left out. Raises ValueError for a line of another form."""
+    captions = []
+    for number, line in enumerate(text.split('\n'), 1):
+        columns = line.rstrip('\r').split('\t')
+        if columns == [''] or (number == 1 and columns == ['caption', 'url']):
+            continue
+        if len(columns) != 2 or not columns[0].strip():
+            raise ValueError(f'line {number} is {line[:60]!r}, expected a caption, a tab, a URL')
+        captions.append(columns[0].strip())
+    return captions
+
+
+DATASETS = dict(coco=coco, cc3m=cc3m, textcaps=textcaps, vqav2=vqav2, vqav2_karpathy=vqav2_karpathy, okvqa=okvqa, aokvqa=aokvqa, textvqa=textvqa, gqa=gqa,
                 msrvtt_7k=msrvtt_7k,
                 audiocaps=audiocaps, msrvtt=msrvtt, msrvtt_qa=msrvtt_qa, msvd_qa=msvd_qa)
+CC3M = 'Conceptual Captions (ai.google.com/research/ConceptualCaptions/download)'
+CC3M_TSV = {'train': 'Train_GCC-training.tsv', 'val': 'Validation_GCC-1.1.0-Validation.tsv'}
 KARPATHY = "Karpathy's caption_datasets.zip"
 VIDEO_QA = 'MSRVTT-QA or MSVD-QA (github.com/xudejing/video-question-answering)'
 

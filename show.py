@@ -35,7 +35,7 @@ def prefix_attention_of(model, tokenizer, config, row, x, text):
     if cfg.connector not in ('linear', 'r_rand'):                                           # tokens, not patches
         side = math.isqrt(cfg.reduction) if len(grid) == 2 else cfg.reduction
         grid = [n // side for n in grid]
-    prompt, (said,) = encode_prompt(tokenizer, config, *asked(row)), encode_targets(tokenizer, [text], 1000)
+    prompt, (said,) = encode_prompt(tokenizer, config, *asked(row)), encode_targets(tokenizer, [text], 1000, space=config.get('target_space', True))
     ids = torch.tensor([prompt + said], device=model.llm.device)
     seen, hooks = [], [layer.self_attn.register_forward_hook(
         lambda attention, args, output: seen.append(output[1][0].mean(0)) if getattr(attention, 'prefix', None) else None)

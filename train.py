@@ -31,7 +31,7 @@ from data import (BAR, Inputs, batch_keys, check_prompt_end, collate, feature_ca
                   seeded, split_captions, tokenize_rows)
 from metrics import draw_losses, find_peak_flops, make_logger, peak_memory, training_flops
 from model import build, load_checkpoint, pick_device_and_dtype, save_adapter, write_atomically
-from rows import BadData, load_rows, medium_of, row_targets
+from rows import BadData, load_rows, medium_of, merge_captions, row_targets, spread_rows
 from sample import generate_rows
 from scale import checkpoint_activations
 
@@ -97,6 +97,9 @@ log_interval = 10                   # steps
 eval_interval = 100                 # steps between validation losses, samples and checkpoints
 eval_rows = 500                     # at most, spread over the validation split
 n_samples = 4                       # validation pictures described at every evaluation
+eval_metric = 'loss'                # chooses the best checkpoint: 'loss', 'CIDEr' or 'accuracy'
+eval_metric_rows = 200              # validation rows, spread over the split, it is computed on
+eval_metric_beams = 1               # their texts are generated with; 1 = greedy
 logger = 'none'                     # 'tensorboard' or 'wandb' as well
 # what eval_caption.py and eval_vqa.py do unless told otherwise
 test_checkpoint = 'best'            # or 'last', as DePALM
@@ -118,6 +121,9 @@ ONE_OF = dict(resize=('squash', 'squash_whole', 'pad', 'crop'), video_tokens=('a
               logger=('none', 'tensorboard', 'wandb'), activation=('gelu', 'none'), bottleneck=('none', 'normal', 'parallel', 'scaled'),
               bottleneck_at=('mlp', 'attention'), dtype=('auto', 'bfloat16', 'float16', 'float32'))
 ONE_OF |= dict(schedule_by=('step', 'epoch'), test_checkpoint=('best', 'last'))
+
+AT_LEAST |= dict(eval_metric_rows=2, eval_metric_beams=1)
+ONE_OF |= dict(eval_metric=('loss', 'CIDEr', 'accuracy'))
 
 
 def check(config):
@@ -154,10 +160,12 @@ def main(config):
     # -- data and models
     with contextlib.nullcontext() if is_main else contextlib.redirect_stdout(None):     # one process says what is left out
         rows = {split: load_rows(config, split) for split in ('train', 'val')}
+    metric_rows = rows_to_score(rows['val'])
     rows['val'] = rows['val'][::-(-len(rows['val']) // eval_rows)]
     if row_per_caption:
         rows['train'] = split_captions(rows['train'])
-    config['data_digest'] = hashlib.sha256(json.dumps(rows).encode()).hexdigest()[:16]         # to resume, the rows must be the same, too
+    data = [rows, metric_rows] if metric_rows else rows
+    config['data_digest'] = hashlib.sha256(json.dumps(data).encode()).hexdigest()[:16]         # to resume, the rows must be the same, too
     resuming = prepare_out_dir(config, is_main)
     wait()
     if shard_llm and not 1 < world <= len(rows['val']):
@@ -199,6 +207,8 @@ def main(config):
     steps_per_epoch = len(datasets['train']) / (batch_size * accumulate)
     last_iter = max_iters or max(1, round(epochs * steps_per_epoch))
     step, best, window, logged = 0, math.inf, 0.0, 0        # window: the summed loss since the last log line, at step `logged`
+    if eval_metric != 'loss':
+        best = -math.inf
     if resuming:
         step, best, window, logged = restore(model, optimizer, scaler, device)
     say(f'{sum(p.numel() for p in params):,} trained parameters in {len(params)} tensors; {sum(p.numel() for p in model.llm.parameters()):,} frozen '
@@ -246,31 +256,54 @@ def main(config):
         total = sum_over_processes(total, world, device)
         return (total[0] / total[1]).item()
 
+    def generate_and_score():
+        """{eval_metric: its value x 100} of texts generated for the rows to score, the same in all
+        processes, each of which generates its share; {} for the loss."""
+        if not metric_rows:
+            return {}
+        # an LLM that is shared runs in all processes or in none
+        sharing = world > 1 and not shard_llm
+        own = metric_rows[rank::world] if sharing else metric_rows
+        model.eval()
+        texts = generate_rows(model, tokenizer, config, own, batch_size, progress=False,
+                              num_beams=eval_metric_beams, max_new_tokens=max_text_tokens)
+        model.train()
+        if sharing:
+            shares = [None] * world
+            dist.all_gather_object(shares, texts)
+            texts = [shares[i % world][i // world] for i in range(len(metric_rows))]
+        return {eval_metric: score_texts(metric_rows, texts)}
+
     @torch.compiler.set_stance('force_eager')               # what runs once in a while is not worth compiling
     def evaluate():
-        """Validation loss, samples, checkpoints, loss curve."""
+        """Validation loss and score, samples, checkpoints, loss curve."""
         nonlocal best, window
         val_loss = validate()
         if not math.isfinite(val_loss):
             diverged('validation loss', val_loss)
         window = sum_over_processes(window, world, device) / world             # so that resume.pt holds everybody's
+        scores = generate_and_score()
+        value = scores.get(eval_metric, val_loss)
+        better = is_better(value, best)
         shown, captions = rows['val'][:n_samples], []
         if shown and (is_main or shard_llm):                    # an LLM that is shared runs in all processes or in none
             model.eval()
             captions = generate_rows(model, tokenizer, config, shown, batch_size=len(shown), progress=False, max_new_tokens=20)
             model.train()
+        if better:
+            best = value
         if not is_main:
-            best = min(best, val_loss)
             return
-        say(f'step {step}: validation loss {val_loss:.4f}' + (' (best)' if val_loss < best else ''))
+        score = f', {eval_metric} {value:.2f}' if scores else ''
+        say(f'step {step}: validation loss {val_loss:.4f}{score}' + (' (best)' if better else ''))
         for row, caption in zip(shown, captions):
             say(f'    {caption or ""}   <- {row_targets(row)[0]}')
-        record(dict(iter=step, val_loss=val_loss, samples=captions))
-        better, best = val_loss < best, min(val_loss, best)
+        record(dict(iter=step, val_loss=val_loss, **scores, samples=captions))
         state = dict(step=step, best=best, window=window, logged=logged, trained=model.trained(),
                      optimizer=optimizer.state_dict(), scaler=scaler.state_dict())
         for which in ('best', 'last') if better else ('last',):
-            save_adapter(f'{out_dir}/{which}.safetensors', model.trained(), config, iter=step, val_loss=val_loss)
+            save_adapter(f'{out_dir}/{which}.safetensors', model.trained(), config, iter=step,
+                         val_loss=val_loss, **scores)
         write_atomically(f'{out_dir}/resume.pt', lambda path: torch.save(state, path))
         draw_losses(out_dir)
 
@@ -334,7 +367,7 @@ def main(config):
     bar.close()
     if left_out:
         report_bad(left_out, config)                        # every process its own
-    say(f'trained: best validation loss {best:.4f}; {out_dir}/best.safetensors')
+    say(f'trained: best validation {eval_metric} {best:.4f}; {out_dir}/best.safetensors')
     if world > 1:
         dist.destroy_process_group()
 
@@ -350,6 +383,8 @@ def prepare_out_dir(config, is_main):
     if there and not resuming:
         sys.exit(f'{out_dir} holds a run ({", ".join(there)}): --init_from=resume continues it, another --out_dir leaves it alone, or remove it')
     was = json.loads(Path(f'{out_dir}/config.json').read_text()) if resuming else {}
+    if was:
+        was.setdefault('eval_metric', 'loss')               # runs of before this knob
     differ = ', '.join(f'{k}={v!r}, now {config.get(k)!r}' for k, v in was.items() if config.get(k) != v and k not in MAY_DIFFER)
     if differ:
         sys.exit(f'{out_dir} was trained with other knobs or data: {differ}. Give the same (data_digest is of the rows and their paths), or another --out_dir')
@@ -359,6 +394,41 @@ def prepare_out_dir(config, is_main):
         if not resuming:
             Path(f'{out_dir}/metrics.jsonl').unlink(missing_ok=True)
     return resuming
+
+
+def rows_to_score(rows):
+    """Returns the validation rows whose texts are scored at every evaluation, all captions of a
+    picture in one; none if eval_metric is the loss. Raises BadData if it cannot score them."""
+    if eval_metric == 'loss':
+        return []
+    kind = 'caption' if eval_metric == 'CIDEr' else 'question'
+    if any(kind not in row for row in rows):
+        raise BadData(f'eval_metric={eval_metric!r}: there are validation rows of '
+                      f'dataset={dataset!r} without a {kind}; CIDEr is of captions, accuracy of '
+                      f'answers to questions')
+    if eval_metric == 'CIDEr':
+        rows = merge_captions(rows)
+    return spread_rows(rows, eval_metric_rows)
+
+
+def score_texts(rows, texts):
+    """Returns eval_metric x 100 of a generated text for each row, None where its file could not be
+    read. Answers are scored by the official rule of the data set."""
+    from scores import default_rule, score_answers, score_captions
+    kept = [i for i, text in enumerate(texts) if text is not None]
+    if not kept:
+        raise BadData('eval_metric: none of the files of the rows to score can be read')
+    rows = [rows[i] for i in kept]
+    texts = [texts[i] for i in kept]
+    if eval_metric == 'CIDEr':
+        return score_captions([row['caption'] for row in rows], texts)[0]['CIDEr']
+    return score_answers(rows, texts, default_rule(dataset, rows))[0]['accuracy']
+
+
+def is_better(value, best):
+    """Whether an evaluation is the best so far: a lower loss, or a score that is no lower, since
+    of checkpoints that score alike the one trained longer is preferred."""
+    return value < best if eval_metric == 'loss' else value >= best
 
 
 def restore(model, optimizer, scaler, device):

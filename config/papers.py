@@ -357,8 +357,7 @@ def epalm_run(dataset, knobs, epochs, batch_size, video_frames):
         # a question mark of its own stands behind the question's
         values |= dict(instruction='{prompt}?', prompt_end='</a>')
     # scores during training choose the checkpoint
-    if 'eval_metric' in knobs:
-        values['eval_metric'] = 'CIDEr' if captions else 'accuracy'
+    values['eval_metric'] = 'CIDEr' if captions else 'accuracy'
     return values
 
 

@@ -363,3 +363,75 @@ def test_configs_look_where_the_files_are_put():
             names.add(config['dataset'])
             assert config['data_dir'] == download.OFFICIAL[config['dataset']][0], path
     assert names == set(DATASETS) - {'vqav2', 'msrvtt'}                           # their configs take the papers' splits
+
+
+# ---- CC3M's shards -------------------------------------------------------------------------------
+
+def write_shard(path, files):
+    """A tar file as img2dataset writes it. files: {name: bytes}."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with tarfile.open(path, 'w') as archive:
+        for name, content in files.items():
+            member = tarfile.TarInfo(name)
+            member.size = len(content)
+            archive.addfile(member, io.BytesIO(content))
+
+
+def shards(folder):
+    """Three shards of CC3M. Of the train shard's samples, 2 has its caption in its .json alone, 3
+    has none, 4 failed and has no picture, 5 wants to be written elsewhere."""
+    write_shard(folder / 'shards/train/00000.tar', {
+        '000000000.jpg': b'picture 0', '000000000.txt': b'a "red" dog', '000000000.json': b'{}',
+        '000000002.png': b'picture 2', '000000002.json': b'{"caption": "caf\xc3\xa9"}',
+        '000000003.jpg': b'picture 3', '000000003.json': b'{"caption": null}',
+        '000000004.txt': b'gone', '000000004.json': b'{"status": "failed_to_download"}',
+        '../../000000005.jpg': b'picture 5', '../../000000005.txt': b'a cat'})
+    write_shard(folder / 'shards/train/00001.tar', {
+        '000010000.jpg': b'picture', '000010000.txt': b'a bus'})
+    write_shard(folder / 'shards/val/00000.tar', {
+        '000000000.jpg': b'picture', '000000000.txt': b'a boat'})
+
+
+def test_shards_of_cc3m_are_unpacked_once_and_read(tmp_path, capsys):
+    shards(tmp_path)
+    prepare.NAMES['cc3m']([f'--data_dir={tmp_path}'])
+    assert 'cc3m: 4 train, 1 val, 1 test rows' in capsys.readouterr().out
+    config = dict(dataset='cc3m', data_dir=str(tmp_path), bad_rows='error', train_rows=0.0)
+    rows = load_rows(config, 'train')
+    folder = tmp_path / 'images/train'
+    assert rows == [
+        {'image': f'{folder}/00000/000000000.jpg', 'caption': ['a "red" dog'], 'id': '000000000'},
+        {'image': f'{folder}/00000/000000002.png', 'caption': ['caf\xe9'], 'id': '000000002'},
+        {'image': f'{folder}/00000/000000005.jpg', 'caption': ['a cat'], 'id': '000000005'},
+        {'image': f'{folder}/00001/000010000.jpg', 'caption': ['a bus'], 'id': '000010000'}]
+    assert (folder / '00000/000000002.png').read_bytes() == b'picture 2'
+    pictures = [str(path.relative_to(tmp_path)) for path in tmp_path.rglob('*.jpg')]
+    assert len(pictures) == 4 and all(path.startswith('images/') for path in pictures)
+    assert [row['caption'] for row in load_rows(config, 'test')] == [['a boat']]
+
+    # what is there is left as it is, a new shard is added
+    (folder / '00000/000000000.jpg').write_bytes(b'mine')
+    write_shard(tmp_path / 'shards/train/00002.tar', {
+        '000020000.jpg': b'picture', '000020000.txt': b'a bird'})
+    prepare.NAMES['cc3m']([f'--data_dir={tmp_path}'])
+    assert (folder / '00000/000000000.jpg').read_bytes() == b'mine'
+    assert len(load_rows(config, 'train')) == 5
+
+
+@pytest.mark.parametrize('spoil', [
+    lambda path: path.write_bytes(path.read_bytes()[:700]), lambda path: path.write_bytes(b'html')])
+def test_a_broken_shard_of_cc3m_is_named_and_leaves_nothing_behind(tmp_path, spoil):
+    shards(tmp_path)
+    shard = tmp_path / 'shards/train/00001.tar'
+    spoil(shard)
+    with pytest.raises(SystemExit, match='not a whole tar shard') as error:
+        prepare.NAMES['cc3m']([f'--data_dir={tmp_path}'])
+    assert str(shard) in str(error.value)
+    assert [path.name for path in (tmp_path / 'images/train').iterdir()] == ['00000']
+
+
+def test_cc3m_without_its_pictures_says_how_to_get_them(tmp_path):
+    with pytest.raises(SystemExit, match='img2dataset') as error:
+        prepare.NAMES['cc3m']([f'--data_dir={tmp_path}'])
+    assert f'{tmp_path}/images/train, {tmp_path}/images/val: to be fetched by hand' in \
+        str(error.value)

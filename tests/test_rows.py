@@ -6,7 +6,7 @@ import json
 
 import pytest
 
-from rows import BadData, load_rows
+from rows import BadData, load_rows, spread_rows
 
 
 def load(dataset, split='train', **knobs):
@@ -204,3 +204,68 @@ def test_no_such_file_says_what_it_is_part_of(tmp_path):
     msvd_qa(tmp_path)
     (tmp_path / 'youtube_mapping.txt').write_text('vid1 -4wsuPCjDBc_5_15\n')
     assert 'youtube_mapping.txt: not the file of' in message('msvd_qa', data_dir=str(tmp_path))
+
+
+# ---- CC3M ----------------------------------------------------------------------------------------
+
+def cc3m_by_tsv(folder, header=''):
+    """The official tsv files, and pictures as img2dataset's `files` output names them; that of the
+    second line of train is gone."""
+    lines = ['a "quoted" dog , on grass\thttp://a.example/1', 'gone\thttp://a.example/2',
+             'a cat\thttp://a.example/3']
+    (folder / 'Train_GCC-training.tsv').write_text(header + '\n'.join(lines) + '\n')
+    (folder / 'Validation_GCC-1.1.0-Validation.tsv').write_text('a boat\thttp://a.example/4\n')
+    touch(folder / 'images/train/00000', '000000000.jpg', '000000002.jpg', '000000002.txt')
+    touch(folder / 'images/val/00000', '000000000.jpg')
+
+
+@pytest.mark.parametrize('header', ['', 'caption\turl\n'])
+def test_cc3m_by_its_official_tsv(tmp_path, header, capsys):
+    cc3m_by_tsv(tmp_path, header)
+    rows = load('cc3m', data_dir=str(tmp_path), bad_rows='skip')
+    folder = tmp_path / 'images/train/00000'
+    assert rows == [
+        {'image': str(folder / '000000000.jpg'), 'caption': ['a "quoted" dog , on grass'],
+         'id': '000000000'},
+        {'image': str(folder / '000000002.jpg'), 'caption': ['a cat'], 'id': '000000002'}]
+    assert 'left out 1 of 3 images' in capsys.readouterr().out
+    assert '000000001.jpg' in message('cc3m', data_dir=str(tmp_path))
+    for split in ('val', 'test'):
+        (row,) = load('cc3m', split, data_dir=str(tmp_path))
+        assert row['caption'] == ['a boat']
+
+
+def test_the_ten_thousandth_picture_of_cc3m_is_in_the_next_folder(tmp_path):
+    lines = [f'number {i}\thttp://a.example/{i}' for i in range(10_003)]
+    (tmp_path / 'Train_GCC-training.tsv').write_text('\n'.join(lines))
+    touch(tmp_path / 'images/train/00001', '000010002.jpg')
+    (row,) = load('cc3m', data_dir=str(tmp_path), bad_rows='skip')
+    assert row['caption'] == ['number 10002'] and row['id'] == '000010002'
+
+
+def test_a_wrong_line_of_cc3m_is_named(tmp_path):
+    cc3m_by_tsv(tmp_path)
+    path = tmp_path / 'Train_GCC-training.tsv'
+    path.write_text('a dog\thttp://a.example/1\nno address\n')
+    text = message('cc3m', data_dir=str(tmp_path))
+    assert str(path) in text and "line 2 is 'no address', expected a caption, a tab, a URL" in text
+
+
+def test_cc3m_says_what_is_missing(tmp_path):
+    text = message('cc3m', data_dir=str(tmp_path))
+    assert f'{tmp_path}/images/train: no such file or folder' in text and 'prepare.py cc3m' in text
+    touch(tmp_path / 'images/train/00000', '000000000.jpg')
+    assert 'Train_GCC-training.tsv: no such file' in message('cc3m', data_dir=str(tmp_path))
+
+
+# ---- rows of a picture, rows of a split ----------------------------------------------------------
+
+@pytest.mark.parametrize('limit, expected', [
+    (0, 10), (0.0, 10), (0.5, 5), (0.04, 1), (1, 10), (1.0, 10), (2, 2), (7.0, 7), (99, 10)])
+def test_rows_are_limited_by_a_fraction_or_a_number(limit, expected):
+    rows = [{'id': i} for i in range(10)]
+    spread = spread_rows(rows, limit)
+    assert len(spread) == expected and spread[0] == rows[0]
+    numbers = [row['id'] for row in spread]
+    assert numbers == sorted(set(numbers))
+    assert limit != 2 or numbers == [0, 5]

@@ -409,3 +409,126 @@ def test_sample_mistakes(sample, trained, pictures, tmp_path):
         assert str(*wrong.values()) in sample(fails=True, input=one, out_dir='nowhere', **wrong)       # before anything is loaded
     (tmp_path / 'best.safetensors').write_bytes((trained[0] / 'best.safetensors').read_bytes()[:500])
     assert str(tmp_path / 'best.safetensors') in sample(fails=True, input=one, out_dir=tmp_path)
+
+
+# ---- a score in training -------------------------------------------------------------------------
+
+@pytest.fixture
+def questions(pictures, tmp_path):
+    """A file with a question about each of the pictures."""
+    lines = []
+    for split in ('train', 'val', 'test'):
+        for line in (pictures / f'{split}.jsonl').read_text().splitlines():
+            row = json.loads(line)
+            lines.append(json.dumps(dict(
+                image=str(pictures / row['image']), question='what?', split=split,
+                answers=[row['caption'][0].split()[1]])))
+    (tmp_path / 'questions.jsonl').write_text('\n'.join(lines))
+    return tmp_path / 'questions.jsonl'
+
+
+SCORED = dict(max_iters=40, eval_interval=10, learning_rate=2e-2, connector='linear', n_samples=0)
+
+
+def best_by(scores):
+    """The step of the highest score, the last of those that are alike."""
+    return max(scores, key=lambda entry: (entry[1], entry[0]))
+
+
+def test_the_best_checkpoint_is_best_by_its_score(train, run, knobs):
+    out = knobs['out_dir']
+    text = train(**SCORED, eval_metric='CIDEr', eval_metric_rows=3, eval_metric_beams=2)
+    scores = metrics(out, 'CIDEr')
+    assert [i for i, _ in scores] == [i for i, _ in metrics(out, 'val_loss')] == [0, 10, 20, 30, 40]
+    assert len({score for _, score in scores}) > 1
+    step, score = best_by(scores)
+    facts = checkpoint(out, 'best')[1]['facts']
+    assert facts['iter'] == step and facts['CIDEr'] == score
+    assert f'best validation CIDEr {score:.4f}' in text and f'CIDEr {score:.2f} (best)' in text
+    # it is the score that eval_caption.py gives for the same rows
+    run('eval_caption.py', *flags(out_dir=out, split='val', max_rows=3, device='cpu', num_beams=2,
+                                  dtype='float32'))
+    result = json.loads((out / 'eval_val.json').read_text())
+    assert result['scores']['CIDEr'] == pytest.approx(score, abs=1e-4)
+
+
+def test_the_best_checkpoint_is_best_by_its_accuracy(train, knobs, questions):
+    train(**SCORED, dataset=questions, eval_metric='accuracy')
+    scores = metrics(knobs['out_dir'], 'accuracy')
+    assert len(scores) == 5 and len({score for _, score in scores}) > 1
+    step, score = best_by(scores)
+    facts = checkpoint(knobs['out_dir'], 'best')[1]['facts']
+    assert facts['iter'] == step and facts['accuracy'] == score
+
+
+def test_a_score_of_training_is_of_all_captions_of_a_picture(train, knobs, pictures, tmp_path):
+    """As eP-ALM's COCO, one row for each caption: the score is the same as with one row."""
+    scores = {}
+    for name in ('whole', 'apart'):
+        folder = shutil.copytree(pictures, tmp_path / name)
+        lines = []
+        for line in (folder / 'val.jsonl').read_text().splitlines():
+            row = json.loads(line)
+            lines += [json.dumps(row | dict(caption=text)) for text in row['caption']]
+        if name == 'apart':
+            (folder / 'val.jsonl').write_text('\n'.join(lines))
+        out = tmp_path / f'out_{name}'
+        train(**SCORED | dict(max_iters=10), dataset=folder, eval_metric='CIDEr', out_dir=out)
+        scores[name] = metrics(out, 'CIDEr')
+    assert scores['whole'] == scores['apart']
+
+
+def test_a_run_chosen_by_its_score_resumes_exactly(run, knobs, tmp_path):
+    """It was stopped right after its best evaluation, or before: `best` is in resume.pt."""
+    knobs = knobs | SCORED | dict(eval_metric='CIDEr', mapper_dropout=0.3)
+    whole, pieces = tmp_path / 'whole', tmp_path / 'pieces'
+    run('train.py', *flags(**knobs | dict(out_dir=whole)))
+    killed_at = kill_and_resume(pieces, flags(**knobs | dict(out_dir=pieces)), kills=2,
+                                folder=tmp_path)
+    assert killed_at
+    for key in ('loss', 'val_loss', 'CIDEr'):
+        assert metrics(whole, key) == metrics(pieces, key)
+    for which in ('last', 'best'):
+        (a, facts_a), (b, facts_b) = checkpoint(whole, which), checkpoint(pieces, which)
+        assert facts_a['facts'] == facts_b['facts'] and all(a[name].equal(b[name]) for name in a)
+
+
+def test_another_metric_cannot_resume_a_run(train, trained, tmp_path):
+    out = shutil.copytree(trained[0], tmp_path / 'copy')
+    path = out / 'config.json'
+    config = json.loads(path.read_text())
+    # runs of before the knob were chosen by their loss
+    del config['eval_metric']
+    path.write_text(json.dumps(config))
+    knobs = TRAINED | dict(out_dir=out, init_from='resume', eval_metric='CIDEr')
+    error = train(fails=True, **knobs)
+    assert "eval_metric='loss', now 'CIDEr'" in error
+
+
+def test_processes_score_together(run, knobs, tmp_path):
+    """Each generates for its share of the rows, here 2 and 1 of them."""
+    knobs |= SCORED | dict(max_iters=20, mapper_dropout=0.0, eval_metric='CIDEr',
+                           eval_metric_rows=3)
+    one, two = tmp_path / 'one', tmp_path / 'two'
+    run('train.py', *flags(**knobs | dict(out_dir=one)))
+    torchrun = [sys.executable, '-m', 'torch.distributed.run', '--standalone', '--nproc_per_node=2']
+    command = [*torchrun, 'train.py', *flags(**knobs | dict(out_dir=two))]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout + done.stderr
+    scores = dict(metrics(two, 'CIDEr'))
+    assert list(scores) == [0, 10, 20] and scores == pytest.approx(dict(metrics(one, 'CIDEr')))
+    best_of_one, best_of_two = (checkpoint(out, 'best')[1]['facts'] for out in (one, two))
+    assert best_of_one['iter'] == best_of_two['iter']
+
+
+@pytest.mark.parametrize('wrong, words', [
+    (dict(eval_metric='SPICE'), "expected one of 'loss', 'CIDEr', 'accuracy'"),
+    (dict(eval_metric='accuracy'), 'without a question'),
+    (dict(eval_metric_rows=1), 'eval_metric_rows=1: expected 2 or more'),
+    (dict(eval_metric_beams=0), 'eval_metric_beams=0: expected 1 or more')], ids=str)
+def test_a_score_that_cannot_be_is_refused(train, wrong, words):
+    assert words in train(fails=True, **wrong)
+
+
+def test_captions_have_no_accuracy_and_questions_no_cider(train, questions):
+    assert 'without a caption' in train(fails=True, dataset=questions, eval_metric='CIDEr')

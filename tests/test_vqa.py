@@ -2,6 +2,7 @@
 Questions: their rows, their batches, the official accuracy, and eval_vqa.py from end to end. `pytest tests/test_vqa.py`
 """
 import json
+import shutil
 
 import pytest
 import torch
@@ -11,7 +12,7 @@ from transformers import AutoTokenizer
 import eval_vqa
 import rows
 from configurator import configure
-from conftest import ROOT, flags
+from conftest import ROOT, flags, start
 from data import Inputs, by_file, tokenize_rows
 from encoders import HUB, TIMM
 from model import load_checkpoint
@@ -209,7 +210,7 @@ def test_official_files(make, tmp_path):
         load('train')
 
 
-@pytest.mark.parametrize('name', ['vqav2', 'okvqa', 'aokvqa', 'textvqa', 'textcaps', 'gqa', 'audiocaps', 'msrvtt', 'msrvtt_qa', 'msvd_qa'])
+@pytest.mark.parametrize('name', ['vqav2', 'okvqa', 'aokvqa', 'textvqa', 'textcaps', 'gqa', 'audiocaps', 'msrvtt', 'msrvtt_qa', 'msvd_qa', 'cc3m'])
 def test_config_files(name):
     import train
     config = configure(dict(vars(train)), [str(ROOT / f'config/{name}.py'), str(ROOT / 'config/limber_all.py')])
@@ -241,7 +242,7 @@ def test_script(run, llm, encoder, asked, tmp_path):
     knobs.pop('max_new_tokens')
     run('train.py', *flags(**knobs, encoder=encoder, texts_per_input=2, cache_features=True, out_dir=see))
     run('train.py', *flags(**knobs, encoder=None, out_dir=blind))
-    out = run('eval_vqa.py', *flags(out_dir=see, blind_dir=blind, device='cpu', batch_size=3, max_new_tokens=4))
+    out = run('eval_vqa.py', *flags(out_dir=see, blind_dir=blind, device='cpu', dtype='float32', batch_size=3, max_new_tokens=4))
     result, submission = (json.loads((see / name).read_text()) for name in ('eval_test.json', 'results_test.json'))
     assert len(result['rows']) == 8 and set(result['scores']) == set(result['blind_scores']) == {
         'accuracy', "answers 'other'", "answers 'yes/no'", "questions 'what'", "questions 'is'"}
@@ -254,7 +255,7 @@ def test_script(run, llm, encoder, asked, tmp_path):
     for row in result['rows']:                                          # the same answer to the same question
         assert blind_answers.setdefault(row['question'], row['blind_answer']) == row['blind_answer']
     assert answers_page(result).count('<article') == 8
-    out = run('eval_vqa.py', *flags(out_dir=see, device='cpu', max_new_tokens=4, rule='exact'))
+    out = run('eval_vqa.py', *flags(out_dir=see, device='cpu', dtype='float32', max_new_tokens=4, rule='exact'))
     assert "accuracy by rule 'exact'" in out
     assert json.loads((see / 'eval_test.json').read_text())['rule'] == 'exact'
     error = run('eval_vqa.py', *flags(out_dir=see, device='cpu', rule='exakt'), fails=True)
@@ -265,7 +266,7 @@ def test_script(run, llm, encoder, asked, tmp_path):
     with torch.no_grad():
         alone = [generate_rows(model, tokenizer, config, [q], 1, progress=False, num_beams=3, max_new_tokens=4)[0] for q in questions]
     assert alone == [r['answer'] for r in result['rows']]
-    assert run('sample.py', *flags(out_dir=see, device='cpu', input=questions[1]['image'], question=questions[1]['question'], max_new_tokens=4)) \
+    assert run('sample.py', *flags(out_dir=see, device='cpu', dtype='float32', input=questions[1]['image'], question=questions[1]['question'], max_new_tokens=4)) \
         == f"{questions[1]['image']}: {alone[1]}\n"
     assert 'eval_caption' in run('eval_vqa.py', *flags(out_dir=captioner(run, knobs, encoder, asked, tmp_path), device='cpu'), fails=True)
     assert 'no place for a question' in run('sample.py', *flags(out_dir=tmp_path / 'captions', input=questions[1]['image'], question='why?'), fails=True)
@@ -275,3 +276,119 @@ def test_script(run, llm, encoder, asked, tmp_path):
 def captioner(run, knobs, encoder, asked, tmp_path):
     run('train.py', *flags(**knobs | dict(dataset=asked.parent, encoder=encoder, instruction='Caption:', out_dir=tmp_path / 'captions')))
     return tmp_path / 'captions'
+
+
+# ---- other data, other decoding ------------------------------------------------------------------
+
+@pytest.fixture(scope='module')
+def trained(llm, encoder, asked, tmp_path_factory):
+    """The folder of a run on questions."""
+    folder = tmp_path_factory.mktemp('trained')
+    knobs = TINY | dict(llm=llm, encoder=encoder, dataset=asked, out_dir=folder / 'out')
+    knobs.pop('max_new_tokens')
+    process = start(folder, 'train.py', *flags(**knobs))
+    process.join(120)
+    assert process.exitcode == 0, (folder / 'stderr').read_text()
+    return folder / 'out'
+
+
+@pytest.fixture
+def evaluate(run, trained, tmp_path):
+    """evaluate(knob=value, ...) -> the result, of a copy of the run."""
+    out_dir = shutil.copytree(trained, tmp_path / 'copy')
+
+    def evaluate(name='test', **knobs):
+        knobs = dict(device='cpu', dtype='float32', max_new_tokens=6, num_beams=1) | knobs
+        run('eval_vqa.py', *flags(out_dir=out_dir, **knobs))
+        return json.loads((out_dir / f'eval_{name}.json').read_text())
+    return evaluate
+
+
+def test_questions_of_another_data_set_are_scored_by_its_own_rule(
+        evaluate, asked, tmp_path):
+    data = tmp_path / 'textvqa'
+    textvqa(data)
+    result = evaluate('textvqa_test', dataset='textvqa', data_dir=data, instruction='Q: {prompt}')
+    assert result['rule'] == 'textvqa'
+    assert [row['question'] for row in result['rows']] == ['what is the brand of phone?']
+    assert result['evaluated'] == {
+        'dataset': 'textvqa', 'data_dir': str(data), 'instruction': 'Q: {prompt}',
+        'answer_prompt': '', 'split': 'test', 'checkpoint': 'best'}
+    assert result['trained_with']['dataset'] == str(asked)
+    assert (tmp_path / 'copy/results_textvqa_test.json').is_file()
+    out = (tmp_path / 'stdout').read_text()
+    assert f'textvqa, by a model trained on {asked}' in out and "rule 'textvqa'" in out
+    # the training's own data has 'vqa', by the number of answers
+    own = evaluate(max_rows=0.5)
+    assert own['rule'] == 'vqa' and len(own['rows']) == 4
+    assert own['evaluated']['instruction'] == '{prompt} Answer:'
+
+
+def test_the_answer_prompt_of_the_training_can_be_left_away(evaluate):
+    assert evaluate(answer_prompt='So: ')['evaluated']['answer_prompt'] == 'So: '
+    assert evaluate(answer_prompt=None)['evaluated']['answer_prompt'] == ''
+
+
+def test_questions_without_a_place_in_the_instruction_are_refused(run, trained):
+    error = run('eval_vqa.py', *flags(out_dir=trained, device='cpu', dtype='float32',
+                                      instruction='Describe it.'), fails=True)
+    assert "instruction='Describe it.': there is no {prompt} in it" in error
+
+
+def test_sampled_answers_repeat_with_their_seed(evaluate):
+    sampled = dict(do_sample=True, temperature=2.0, top_k=0, num_return_sequences=3)
+    first = evaluate(seed=1, **sampled)
+    again = evaluate(seed=1, **sampled)
+    other = evaluate(seed=2, **sampled)
+
+    def generated(result):
+        return [row['generated'] for row in result['rows']]
+    assert generated(first) == generated(again) != generated(other)
+    for row in first['rows']:
+        assert len(row['generated']) == 3 and row['answer'] == row['generated'][0]
+
+
+@pytest.mark.parametrize('name', ['limber_all', 'epalm', 'c_attn'])
+def test_several_answers_to_each_of_several_questions_read_the_right_picture(
+        run, llm, encoder, asked, tmp_path, name):
+    """From the likeliest token alone each of them is the greedy answer: texts, questions and
+    pictures are not mixed up, whatever the mechanism."""
+    knobs = TINY | dict(llm=llm, encoder=encoder, dataset=asked, out_dir=tmp_path / 'out',
+                        n_prompt=2, source_layers=1, n_targets=1, target_stride=1, last_target=-1)
+    knobs.pop('max_new_tokens')
+    run('train.py', ROOT / f'config/{name}.py', *flags(**knobs))
+    model, tokenizer, config = load_checkpoint(tmp_path / 'out', 'best', 'cpu', 'float32')
+    # far from what training starts with, so that pictures matter
+    generator = torch.Generator().manual_seed(0)
+    with torch.no_grad():
+        for parameter in model.trained().values():
+            parameter.copy_(0.3 * torch.randn(parameter.shape, generator=generator))
+    questions = rows.load_rows(config, 'test')
+    options = dict(progress=False, max_new_tokens=12)
+    with torch.no_grad():
+        alone = [generate_rows(model, tokenizer, config, [question], 1, **options)[0]
+                 for question in questions]
+        several = generate_rows(model, tokenizer, config, questions, 3, do_sample=True, top_k=1,
+                                num_return_sequences=3, **options)
+    assert len(set(alone)) > 2
+    assert several == [[answer] * 3 for answer in alone]
+
+
+def test_an_answer_may_have_as_many_tokens_as_depalms():
+    assert eval_vqa.max_new_tokens == 50
+
+
+def test_sampling_blind_draws_for_every_question_anew(run, llm, asked, tmp_path):
+    """Beams give the same answer to the same question."""
+    knobs = TINY | dict(llm=llm, encoder=None, dataset=asked, out_dir=tmp_path / 'blind',
+                        n_prompt=1)
+    knobs.pop('max_new_tokens')
+    run('train.py', *flags(**knobs))
+    model, tokenizer, config = load_checkpoint(tmp_path / 'blind', 'best', 'cpu', 'float32')
+    questions = [rows.load_rows(config, 'test')[0]] * 4
+    options = dict(progress=False, max_new_tokens=6)
+    with torch.no_grad():
+        greedy = generate_rows(model, tokenizer, config, questions, 4, **options)
+        sampled = generate_rows(model, tokenizer, config, questions, 4, do_sample=True,
+                                temperature=3.0, top_k=0, **options)
+    assert len(set(greedy)) == 1 and len(set(sampled)) > 1
