@@ -259,12 +259,16 @@ class PALM(nn.Module):
                              use_cache=True, **{CACHE: cache})
             for layer, kv in zip(self.decoder.layers, cache.layers):
                 layer.self_attn.prefix.append((kv.keys, kv.values, mask[:, None, None, :-1].bool()))
+        if repetition_penalty != 1.0:
+            # handed over as an object: as an argument, transformers warns that it leaves the prompt out, which is meant here
+            penalty = transformers.RepetitionPenaltyLogitsProcessor(repetition_penalty)
+            generation['logits_processor'] = transformers.LogitsProcessorList([penalty])
         if compile:                                             # one length for all batches, so that they share their graphs
             generation[CACHE] = StaticCache(self.llm.config, max_cache_len=max_new_tokens)
         with torch.compiler.set_stance('default' if compile else 'force_eager'):
             ids = self.llm.generate(inputs_embeds=x[:, -1:], attention_mask=mask[:, -1:], position_ids=position_ids[:, -1:],
                                     num_beams=num_beams, max_new_tokens=max_new_tokens,
-                                    do_sample=do_sample, repetition_penalty=repetition_penalty, **generation)
+                                    do_sample=do_sample, repetition_penalty=1.0, **generation)
         self.set_prefix({})
         return ids
 

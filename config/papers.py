@@ -255,7 +255,7 @@ def depalm(mechanism, knobs):
     if is_opt(knobs['llm']):
         values |= OPT_TEXT
     if asks_nothing(knobs['instruction'], knobs['dataset']):
-        values['answer_prompt'] = answer_prompt(knobs['llm'])
+        values['answer_prompt'] = answer_prompt_of(knobs['llm'])
     if mechanism in runs:
         rate, clip, batch_size, accumulate = runs[mechanism]
         values |= dict(learning_rate=rate, grad_clip=clip, batch_size=batch_size,
@@ -296,7 +296,7 @@ def asks_nothing(instruction, dataset):
     return instruction == '{prompt}' and dataset in CAPTIONS
 
 
-def answer_prompt(llm):
+def answer_prompt_of(llm):
     """Returns what DePALM puts where the prompt is empty."""
     name = str(llm).rstrip('/').split('/')[-1].lower()
     return 'Answer: ' if any(part in name for part in ANSWERING) else ''
