@@ -51,14 +51,14 @@ def run(out_dir, args, split):
     for command in ([] if os.path.exists(result) else [['train.py', *args, f'--out_dir={out_dir}', '--init_from=auto'],
                                                        ['eval_caption.py', f'--out_dir={out_dir}', f'--split={split}']]):
         print(f'\n>>> python {" ".join(command)}', flush=True)
-        with open(f'{out_dir}.log', 'a') as log:
+        with open(f'{out_dir}.log', 'a', encoding='utf-8') as log:
             if subprocess.run([sys.executable, *command], stdout=log, stderr=subprocess.STDOUT).returncode:
-                why = Path(f'{out_dir}.log').read_text().strip().splitlines()[-1]
+                why = Path(f'{out_dir}.log').read_text(encoding='utf-8').strip().splitlines()[-1]
                 print(why)
                 return dict(failed=why)
-    entries = [json.loads(line) for line in Path(f'{out_dir}/metrics.jsonl').read_text().splitlines()]
+    entries = [json.loads(line) for line in Path(f'{out_dir}/metrics.jsonl').read_text(encoding='utf-8').splitlines()]
     steps = [e for e in entries if 'loss' in e]
-    scores = json.loads(Path(result).read_text())['scores']
+    scores = json.loads(Path(result).read_text(encoding='utf-8'))['scores']
     return dict(score=scores['CIDEr'], val_loss=min(e['val_loss'] for e in entries if 'val_loss' in e), parameters=trained_parameters(out_dir),
                 seconds=statistics.median(e['ms'] for e in steps) / 1e3, peak_gb=max(e['peak_gb'] for e in steps), iters=steps[-1]['iter'])
 
@@ -86,8 +86,8 @@ def report(folder, runs, mechanisms, seeds, args):
     failures = {(m, s): runs[m, s]['failed'] for m, s in runs if 'failed' in runs[m, s]}
     lines += [f'| - | {m} (seed {s}) | failed | | | | | |' for m, s in failures] + [''] + [f'{m}, seed {s}: {why}' for (m, s), why in failures.items()]
     text = '\n'.join(lines) + '\n'
-    write_atomically(f'{folder}/compare.md', lambda path: Path(path).write_text(text))
-    write_atomically(f'{folder}/compare.json', lambda path: Path(path).write_text(json.dumps({f'{m}-{s}': r for (m, s), r in runs.items()}, indent=1)))
+    write_atomically(f'{folder}/compare.md', lambda path: Path(path).write_text(text, encoding='utf-8'))
+    write_atomically(f'{folder}/compare.json', lambda path: Path(path).write_text(json.dumps({f'{m}-{s}': r for (m, s), r in runs.items()}, indent=1), encoding='utf-8'))
     if ranked and blind:
         draw(folder, ranked, done, statistics.mean(blind))
     print('\n' + text, flush=True)

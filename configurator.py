@@ -16,6 +16,7 @@ import difflib
 import os
 import re
 import sys
+import tempfile
 import textwrap
 from pathlib import Path
 
@@ -176,3 +177,20 @@ def convert(where, key, value, default):
     if wanted in (tuple, list) and isinstance(value, (tuple, list)):
         return wanted(value)
     sys.exit(f'{where}: {key} = {value!r} is of type {type(value).__name__}, expected {wanted.__name__} like {default!r}')
+
+
+def settle_environment():
+    """What a script finds on another machine is no reason to fail, or to complain. Every script imports this module first."""
+    for stream in (sys.stdout, sys.stderr):
+        # in the C locale, say: a letter of a caption that cannot be shown becomes a question mark
+        if hasattr(stream, 'reconfigure'):
+            stream.reconfigure(errors='replace')
+    try:
+        with tempfile.TemporaryFile(dir=Path.home()):
+            pass
+    except OSError:
+        # a home folder that cannot be written: matplotlib keeps its list of fonts elsewhere
+        os.environ.setdefault('MPLCONFIGDIR', os.path.join(tempfile.gettempdir(), 'nanopalm-matplotlib'))
+
+
+settle_environment()

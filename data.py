@@ -3,6 +3,7 @@ From rows (see rows.py) to batches: files by media.py, or the frozen encoder's h
 once per data set; everything random is a function of (seed, epoch, row), so a resumed run sees what an
 uninterrupted one would have seen, whatever the number of workers or processes.
 """
+import errno
 import hashlib
 import inspect
 import json
@@ -10,6 +11,7 @@ import math
 import os
 import re
 import sys
+import tempfile
 from pathlib import Path
 
 import numpy as np
@@ -138,19 +140,33 @@ def feature_cache(rows, encoder, config, split, device, autocast, is_main=True, 
     stat = [(file, s.st_size, s.st_mtime_ns, s.st_ctime_ns) for file in files for s in [os.stat(file)]]
     key = hashlib.sha256(json.dumps([shape, encoder.fingerprint(), encoder.name, encoder.video_tokens, repr(encoder.preprocessing), inspect.getsource(media),
                                      config['resize'], config['seed'], stat, repr(autocast.keywords)]).encode()).hexdigest()[:16]
+    name = f'{split}-{key}.npy'
     folder = Path(config['cache_dir'])
-    path = folder / f'{split}-{key}.npy'
+    if not (folder / name).exists():
+        folder = writable_folder(folder, config['out_dir'])
+    path = folder / name
     if is_main and not path.exists():
-        try:
-            folder.mkdir(parents=True, exist_ok=True)
-        except OSError as e:
-            raise BadData(f'cache_dir={str(folder)!r}: {e}') from e
         stale = [p.name for p in folder.glob(f'{split}-*.npy')]
         print(f'caching {len(files)} x {shape[1]} {split} {encoder.preprocessing.medium}s as {"x".join(map(str, shape[2:]))} hidden states, '
               f'{np.prod(shape) * 2 / 1e9:.2f} GB, in {path}' + (f' (made with other data or another encoder: {", ".join(stale)})' if stale else ''))
         write_cache(path, shape, files, encoder, config, device, autocast)
     wait()
     return np.load(path, mmap_mode='r')
+
+
+def writable_folder(cache_dir, out_dir):
+    """Returns cache_dir, made if need be, or where it cannot be written, in a read-only checkout say, `cache` in out_dir.
+    Raises BadData for one that can never be a folder."""
+    try:
+        cache_dir.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=cache_dir):
+            return cache_dir
+    except OSError as e:
+        if e.errno not in (errno.EACCES, errno.EPERM, errno.EROFS):
+            raise BadData(f'cache_dir={str(cache_dir)!r}: {e}') from e
+    folder = Path(out_dir) / 'cache'
+    folder.mkdir(parents=True, exist_ok=True)
+    return folder
 
 
 def write_cache(path, shape, files, encoder, config, device, autocast):

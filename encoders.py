@@ -209,7 +209,7 @@ def cls_first(patches, cls=None):
 def transformers_type(name):
     """The model type of a folder or Hub id of transformers; None for one of timm. Raises ValueError for a type that is not read here."""
     if os.path.isdir(name):
-        with open(os.path.join(name, 'config.json')) as f:
+        with open(os.path.join(name, 'config.json'), encoding='utf-8') as f:
             kind = json.load(f).get('model_type')
     else:
         kind = AutoConfig.from_pretrained(name).model_type if '/' in name and ':' not in name else None

@@ -143,11 +143,13 @@ def draw_losses(folder):
     import matplotlib
     matplotlib.use('Agg')
     import matplotlib.pyplot as plt
-    entries = [json.loads(line) for line in Path(f'{folder}/metrics.jsonl').read_text().splitlines()]
+    entries = [json.loads(line) for line in Path(f'{folder}/metrics.jsonl').read_text(encoding='utf-8').splitlines()]
     fig, ax = plt.subplots(figsize=(7, 4))
     for key, style in (('loss', '-'), ('val_loss', 'o-')):
         ax.plot([e['iter'] for e in entries if key in e], [e[key] for e in entries if key in e], style, label=key.replace('_', ' '))
-    ax.set(xlabel='step', ylabel='cross entropy', title=folder)
+    # in the C locale a name may have bytes that are no letters
+    title = os.fsencode(folder).decode(errors='replace')
+    ax.set(xlabel='step', ylabel='cross entropy', title=title)
     ax.legend()
     ax.grid(alpha=0.3)
     pressed, handler = [], signal.getsignal(signal.SIGINT)

@@ -258,7 +258,7 @@ class PALM(nn.Module):
                 self.decoder(inputs_embeds=x[:, :-1], attention_mask=mask[:, :-1], position_ids=position_ids[:, :-1],
                              use_cache=True, **{CACHE: cache})
             for layer, kv in zip(self.decoder.layers, cache.layers):
-                layer.self_attn.prefix.append((kv.keys, kv.values, mask[:, None, None, :-1].bool()))
+                layer.self_attn.prefix.append((kv.keys.to(kv.values.dtype), kv.values, mask[:, None, None, :-1].bool()))
         if repetition_penalty != 1.0:
             # handed over as an object: as an argument, transformers warns that it leaves the prompt out, which is meant here
             penalty = transformers.RepetitionPenaltyLogitsProcessor(repetition_penalty)

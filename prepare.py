@@ -295,7 +295,7 @@ def easy_vqa_questions(folder, downloads):
                 row = dict(image=f'{part}/{i}.png', question=question, answers=[answer], answer_type='yes/no' if answer in ('yes', 'no') else 'other')
                 rows['val' if part == 'train' and i % 20 == 0 else part].append(json.dumps(row) + '\n')
     for part in rows:
-        (folder / f'{part}.jsonl').write_text(''.join(rows[part]))
+        (folder / f'{part}.jsonl').write_text(''.join(rows[part]), encoding='utf-8')
     return 'questions, ' + ', '.join(f'{len(rows[part])} {part}' for part in rows)
 
 

@@ -334,7 +334,7 @@ def read_original(checkpoint, reference_config):
     if not reference_config:
         return tensors, None
     try:
-        with open(reference_config) as f:
+        with open(reference_config, encoding='utf-8') as f:
             original = yaml.safe_load(f)
     except yaml.YAMLError as e:
         raise ValueError(f'{reference_config}: expected a yaml ({e})') from e

@@ -308,7 +308,7 @@ def main(config):
         draw_losses(out_dir)
 
     def record(entry):
-        with open(f'{out_dir}/metrics.jsonl', 'a') as f:
+        with open(f'{out_dir}/metrics.jsonl', 'a', encoding='utf-8') as f:
             f.write(json.dumps(entry) + '\n')
         if log:
             log({k: v for k, v in entry.items() if isinstance(v, (int, float))}, entry['iter'])
@@ -382,7 +382,7 @@ def prepare_out_dir(config, is_main):
     resuming = 'resume.pt' in there and init_from in ('resume', 'auto')
     if there and not resuming:
         sys.exit(f'{out_dir} holds a run ({", ".join(there)}): --init_from=resume continues it, another --out_dir leaves it alone, or remove it')
-    was = json.loads(Path(f'{out_dir}/config.json').read_text()) if resuming else {}
+    was = json.loads(Path(f'{out_dir}/config.json').read_text(encoding='utf-8')) if resuming else {}
     if was:
         was.setdefault('eval_metric', 'loss')               # runs of before this knob
     differ = ', '.join(f'{k}={v!r}, now {config.get(k)!r}' for k, v in was.items() if config.get(k) != v and k not in MAY_DIFFER)
@@ -390,7 +390,7 @@ def prepare_out_dir(config, is_main):
         sys.exit(f'{out_dir} was trained with other knobs or data: {differ}. Give the same (data_digest is of the rows and their paths), or another --out_dir')
     if is_main:
         os.makedirs(out_dir, exist_ok=True)
-        write_atomically(f'{out_dir}/config.json', lambda path: Path(path).write_text(json.dumps(config, indent=1)))
+        write_atomically(f'{out_dir}/config.json', lambda path: Path(path).write_text(json.dumps(config, indent=1), encoding='utf-8'))
         if not resuming:
             Path(f'{out_dir}/metrics.jsonl').unlink(missing_ok=True)
     return resuming
@@ -443,9 +443,9 @@ def restore(model, optimizer, scaler, device):
     optimizer.load_state_dict(state['optimizer'])
     scaler.load_state_dict(state['scaler'])
     if int(os.environ.get('RANK', 0)) == 0 and os.path.exists(f'{out_dir}/metrics.jsonl'):
-        lines = Path(f'{out_dir}/metrics.jsonl').read_text().splitlines(keepends=True)
+        lines = Path(f'{out_dir}/metrics.jsonl').read_text(encoding='utf-8').splitlines(keepends=True)
         kept = [line for line in lines if line.endswith('\n') and json.loads(line)['iter'] <= state['step']]
-        write_atomically(f'{out_dir}/metrics.jsonl', lambda path: Path(path).write_text(''.join(kept)))
+        write_atomically(f'{out_dir}/metrics.jsonl', lambda path: Path(path).write_text(''.join(kept), encoding='utf-8'))
         print(f'resuming {out_dir} at step {state["step"]}')
     return state['step'], state['best'], state['window'], state['logged']
 

@@ -23,7 +23,7 @@ from media import image_transform, read_image
 
 
 def config(**knobs):
-    return dict(dataset='', data_dir='', restval=False, bad_rows='error', train_rows=0.0, seed=0, resize='squash', texts_per_input=1, num_workers=0, cache_dir='',
+    return dict(dataset='', data_dir='', restval=False, bad_rows='error', train_rows=0.0, seed=0, resize='squash', texts_per_input=1, num_workers=0, cache_dir='', out_dir='',
                 cache_views=1, cache_batch_size=5, instruction='{prompt}', answer_prompt='', max_text_tokens=50) | knobs
 
 
