@@ -45,6 +45,7 @@ clean-demo:  ## forget the trained demos, keep what was fetched
 
 # what is installed is exact; `make lock` writes anew which releases that is, from the newest that requirements.txt allows
 .venv/installed: requirements.txt constraints.txt
+	@echo 'installing into .venv: 1.5 GB, two minutes'
 	$(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install $(PIP_FLAGS) -r requirements.txt -c constraints.txt
 	touch $@

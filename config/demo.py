@@ -23,4 +23,5 @@ prompt_rate = 1e-2                  # the prompt tokens learn what all captions 
                                     # the same for all pictures before they say anything of one
 max_iters = 200
 eval_interval = 40
-log_interval = 10
+log_interval = 20
+n_samples = 3

@@ -23,4 +23,5 @@ prompt_rate = 1e-2
 adam_eps = 1e-8                     # the papers' 1e-4 is as large as these gradients
 max_iters = 200
 eval_interval = 50
-log_interval = 10
+log_interval = 20
+n_samples = 3

@@ -22,4 +22,5 @@ adam_eps = 1e-8                     # the papers' 1e-4 is as large as these grad
 max_iters = 200
 eval_interval = 50
 eval_rows = 96
-log_interval = 10
+log_interval = 20
+n_samples = 3

@@ -167,14 +167,20 @@ def test_download_is_taken_from_its_folder_and_checked(tmp_path, known, monkeypa
     assert prepare.fetch('easy_vqa', tmp_path) == path
     path.write_bytes(b'wrong')
 
-    def pip(command, cwd, **_):
-        assert command[-1] == 'easy_vqa==1.0'
-        (Path(cwd) / path.name).write_bytes(b'right')
-        return subprocess.CompletedProcess(command, 0, '', '')
-    monkeypatch.setattr(prepare.subprocess, 'run', pip)
+    def pip(command, folder, mb):
+        assert command[-1] == 'easy_vqa==1.0' and mb == 3
+        (Path(folder) / path.name).write_bytes(b'right')
+        return ''
+    monkeypatch.setattr(prepare, 'run_with_progress', pip)
     assert prepare.fetch('easy_vqa', tmp_path) == path and path.read_bytes() == b'right'
     assert f'{path}: not the right file' in capsys.readouterr().out
     assert list(tmp_path.iterdir()) == [path]
+
+
+def test_a_download_that_fails_says_why(tmp_path):
+    script = 'import pathlib, sys; pathlib.Path("part").write_bytes(b"x" * 10); sys.exit("refused")'
+    assert prepare.run_with_progress([sys.executable, '-c', script], tmp_path, 1).strip() == 'refused'
+    assert prepare.folder_size(tmp_path) == 10
 
 
 def test_no_network(tmp_path):
