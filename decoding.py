@@ -36,3 +36,9 @@ def decoding_options(knobs):
         raise ValueError(f'num_return_sequences={several}: num_beams={num_beams} ends with no more '
                          f'than {num_beams}; give more beams, or --do_sample=True --num_beams=1')
     return options
+
+
+def token_limit(max_new_tokens, run):
+    """Returns how many new tokens an evaluation generates at most: its own knob, or if that is 0
+    what the run says under `test_new_tokens`, or 50 as DePALM. A text ends by itself long before."""
+    return max_new_tokens or run.get('test_new_tokens') or 50

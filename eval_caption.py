@@ -15,7 +15,7 @@ import sys
 from pathlib import Path
 
 from configurator import configure
-from decoding import LEAST, MOST, decoding_options
+from decoding import LEAST, MOST, decoding_options, token_limit
 from page import captions_page
 from rows import BadData, load_rows, medium_of, merge_captions, path_of, spread_rows
 from scores import score_captions, tokenize
@@ -91,7 +91,7 @@ def main(config):
             if java:
                 # a rehearsal: what it lacks is said before captions are generated
                 report(score_captions([rows[0]['caption']], rows[0]['caption'][:1], java)[2])
-        options['max_new_tokens'] = max_new_tokens or run.get('test_new_tokens') or 50
+        options['max_new_tokens'] = token_limit(max_new_tokens, run)
         texts = generate_rows(model, tokenizer, run, rows, batch_size, seed=seed, compile=compile,
                               **options)
         if not side:

@@ -19,7 +19,7 @@ import sys
 from pathlib import Path
 
 from configurator import configure
-from decoding import LEAST, MOST, decoding_options
+from decoding import LEAST, MOST, decoding_options, token_limit
 from page import answers_page
 from rows import BadData, load_rows, spread_rows
 from scores import RULES, check_rule, default_rule, describe_rule, score_answers
@@ -77,7 +77,7 @@ def main(config):
             result['trained_with'] = trained_with
             result['evaluated'] = what_was_evaluated(run, out_dir, which, split)
             result['rule'] = rule_name
-        options['max_new_tokens'] = max_new_tokens or run.get('test_new_tokens') or 50
+        options['max_new_tokens'] = token_limit(max_new_tokens, run)
         texts = generate_rows(model, tokenizer, run, rows, batch_size, seed=seed, compile=compile,
                               **options)
         if not side:

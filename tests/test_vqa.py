@@ -14,6 +14,7 @@ import rows
 from configurator import configure
 from conftest import ROOT, flags, start
 from data import Inputs, by_file, tokenize_rows
+from decoding import token_limit
 from encoders import HUB, TIMM
 from model import load_checkpoint
 from page import answers_page
@@ -374,8 +375,10 @@ def test_several_answers_to_each_of_several_questions_read_the_right_picture(
     assert several == [[answer] * 3 for answer in alone]
 
 
-def test_an_answer_may_have_as_many_tokens_as_depalms():
-    assert eval_vqa.max_new_tokens == 50
+def test_an_answer_may_have_as_many_tokens_as_depalms_or_as_the_run_says():
+    assert token_limit(eval_vqa.max_new_tokens, {}) == 50
+    assert token_limit(eval_vqa.max_new_tokens, dict(test_new_tokens=30)) == 30
+    assert token_limit(7, dict(test_new_tokens=30)) == 7
 
 
 def test_sampling_blind_draws_for_every_question_anew(run, llm, asked, tmp_path):
