@@ -3,6 +3,7 @@ What scores captions in Java, by the jars in pycocoevalcap: COCO's own tokenizer
 """
 import re
 import subprocess
+import tempfile
 from pathlib import Path
 from zipfile import BadZipFile
 
@@ -28,18 +29,24 @@ def java_tokenize(texts):
 def meteor(refs, hyps):
     """METEOR 1.5, 0 to 1. refs, hyps: {row: [tokenized captions]}, one of hyps. Raises OSError or ValueError where java fails; pycocoevalcap's
     own class then waits for ever."""
-    command = ['java', '-Xmx2G', '-Dfile.encoding=UTF-8', '-jar', JARS / 'meteor/meteor-1.5.jar', '-', '-', '-stdio', '-l', 'en', '-norm']
-    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, encoding='utf-8', errors='replace') as java:
-        def ask(*words):
-            print(*words, sep=' ||| ', file=java.stdin, flush=True)
-            return answer()
+    with tempfile.TemporaryDirectory() as folder:
+        # METEOR looks for its tables beside its jar, and does not find a folder with a space or an umlaut in its name
+        link = Path(folder) / 'meteor'
+        link.symlink_to(JARS / 'meteor')
+        command = ['java', '-Xmx2G', '-Dfile.encoding=UTF-8', '-jar', link / 'meteor-1.5.jar', '-', '-', '-stdio', '-l', 'en', '-norm']
+        with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, encoding='utf-8', errors='replace') as java:
+            def ask(*words):
+                print(*words, sep=' ||| ', file=java.stdin, flush=True)
+                return answer()
 
-        def answer():
-            if line := java.stdout.readline().strip():
-                return line
-            raise OSError('java ended without a score; what it said is on the terminal')
-        ask('EVAL', *[ask('SCORE', *refs[i], *hyps[i]) for i in hyps])          # answered by the score of each row, then that of all
-        return float([answer() for _ in hyps][-1])
+            def answer():
+                if line := java.stdout.readline().strip():
+                    return line
+                raise OSError('java ended without a score; what it said is on the terminal')
+
+            # answered by the score of each row, then that of all
+            ask('EVAL', *[ask('SCORE', *refs[i], *hyps[i]) for i in hyps])
+            return float([answer() for _ in hyps][-1])
 
 
 def spice(refs, hyps):
