@@ -33,7 +33,8 @@ def meteor(refs, hyps):
         # METEOR looks for its tables beside its jar, and does not find a folder with a space or an umlaut in its name
         link = Path(folder) / 'meteor'
         link.symlink_to(JARS / 'meteor')
-        command = ['java', '-Xmx2G', '-Dfile.encoding=UTF-8', '-jar', link / 'meteor-1.5.jar', '-', '-', '-stdio', '-l', 'en', '-norm']
+        command = ['java', '-Xmx2G', '-Dfile.encoding=UTF-8', '-jar', link / 'meteor-1.5.jar', '-', '-', '-stdio', '-l', 'en', '-norm',
+                   '-a', link / 'data/paraphrase-en.gz']
         with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, encoding='utf-8', errors='replace') as java:
             def ask(*words):
                 print(*words, sep=' ||| ', file=java.stdin, flush=True)
