@@ -175,7 +175,7 @@ def test_script(run, llm, encoder, pictures, tmp_path):
     see, blind, knobs = tmp_path / 'see', tmp_path / 'blind', TINY | dict(llm=llm, dataset=pictures, cache_dir=tmp_path / 'cache')
     run('train.py', *flags(**knobs, encoder=encoder, out_dir=see))
     run('train.py', *flags(**knobs, encoder=None, out_dir=blind))
-    evaluate = dict(out_dir=see, blind_dir=blind, device='cpu', max_new_tokens=6, batch_size=3)
+    evaluate = dict(out_dir=see, blind_dir=blind, device='cpu', dtype='float32', max_new_tokens=6, batch_size=3)
     out = run('eval_caption.py', *flags(**evaluate))
     r = json.loads((see / 'eval_test.json').read_text())
     assert len(r['rows']) == 4 and all(len(row['references']) == 2 for row in r['rows'])

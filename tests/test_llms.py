@@ -178,7 +178,7 @@ def test_scripts(name, llms, encoder, pictures, asked, call, tmp_path):
     vqa = name in ('llama', 'llama_tied', 'qwen2', 'opt_postnorm')
     task = dict(dataset=asked, instruction='{prompt}' + CUE) if vqa else dict(dataset=pictures, instruction='', answer_prompt='Answer: ')
     call('train.py', *flags(**TINY | task, llm=llms / name, encoder=encoder, out_dir=tmp_path / 'run'))
-    call('eval_vqa.py' if vqa else 'eval_caption.py', *flags(out_dir=tmp_path / 'run', device='cpu', batch_size=3, max_new_tokens=12))
+    call('eval_vqa.py' if vqa else 'eval_caption.py', *flags(out_dir=tmp_path / 'run', device='cpu', dtype='float32', batch_size=3, max_new_tokens=12))
     result = json.loads((tmp_path / 'run/eval_test.json').read_text())
     texts = [row['answer' if vqa else 'caption'] for row in result['rows']]
     assert len(texts) == (8 if vqa else 4) and not any(special in text for text in texts for special in ('<', '>'))
@@ -188,7 +188,7 @@ def test_scripts(name, llms, encoder, pictures, asked, call, tmp_path):
     assert (tokenizer.eos_token, tokenizer.pad_token) == (eos, pad) and (tokenizer.bos_token or eos) == bos
     row = rows.load_rows(config, 'test')[1]
     path, question = row['image'], flags(question=row['question']) if vqa else []
-    assert call('sample.py', *flags(out_dir=tmp_path / 'run', device='cpu', input=path, max_new_tokens=12), *question) == f'{path}: {texts[1]}\n'
+    assert call('sample.py', *flags(out_dir=tmp_path / 'run', device='cpu', dtype='float32', input=path, max_new_tokens=12), *question) == f'{path}: {texts[1]}\n'
 
     ids = torch.tensor([encode_prompt(tokenizer, config, QUESTIONS[0] if vqa else '')])
     new = model.generate(ids, pixels=torch.zeros(1, 3, 32, 32), max_new_tokens=30)[0].tolist()
@@ -221,7 +221,7 @@ def test_padding_with_eos_changes_nothing(llms, encoder, asked, call, tmp_path):
     for folder in (llms / 'llama_gqa', tmp_path / 'padded'):
         out_dir = tmp_path / f'run{len(said)}'
         call('train.py', *flags(**TINY, dataset=asked, instruction='{prompt}' + CUE, llm=folder, encoder=encoder, out_dir=out_dir))
-        call('eval_vqa.py', *flags(out_dir=out_dir, device='cpu', batch_size=3, max_new_tokens=12))
+        call('eval_vqa.py', *flags(out_dir=out_dir, device='cpu', dtype='float32', batch_size=3, max_new_tokens=12))
         losses = [json.loads(line).get('val_loss') for line in (out_dir / 'metrics.jsonl').read_text().splitlines()]
         said.append((losses, [row['answer'] for row in json.loads((out_dir / 'eval_test.json').read_text())['rows']]))
     assert said[0] == said[1]

@@ -361,7 +361,7 @@ def job(tmp_path, llm, run):
     return job
 
 
-SHORT = ['--num_beams=1', '--max_new_tokens=5']
+SHORT = ['--num_beams=1', '--max_new_tokens=5', '--device=cpu', '--dtype=float32']
 
 
 @pytest.mark.parametrize('cache', [False, True])
