@@ -69,7 +69,9 @@ def image_transform(preprocessing, resize, train):
         steps += [v2.Resize(size, how), v2.CenterCrop(size)]
     if train:
         # both papers: their own ten operations for pictures, torchvision's defaults for videos
-        operations = v2.RandAugment() if preprocessing.medium == 'video' else PictureRandAugment()
+        # into a picture that was padded with white comes more white, else the papers' grey
+        fill = 255 if resize == 'pad' else 128
+        operations = v2.RandAugment() if preprocessing.medium == 'video' else PictureRandAugment(fill)
         steps += [v2.RandomResizedCrop(size, scale=(0.5, 1.0), interpolation=how),
                   v2.RandomHorizontalFlip(), operations]
     else:
@@ -84,13 +86,13 @@ def image_transform(preprocessing, resize, train):
 
 class PictureRandAugment:
     """The RandAugment of both papers for pictures (ALBEF's and BLIP's): two operations, each drawn
-    from ten and then applied with probability one half; all have strength 7 of 10. What comes into
-    the picture from outside is grey."""
+    from ten and then applied with probability one half; all have strength 7 of 10. fill: the grey
+    of what comes into the picture from outside, 128 in the papers."""
     OPERATIONS = ('identity', 'autocontrast', 'equalize', 'brightness', 'sharpness',
                   'shear_x', 'shear_y', 'translate_x', 'translate_y', 'rotate')
-    GREY = [128, 128, 128]
 
-    def __init__(self, n_operations=2, strength=0.7, probability=0.5):
+    def __init__(self, fill=128, n_operations=2, strength=0.7, probability=0.5):
+        self.fill = [fill] * 3
         self.n_operations = n_operations
         self.strength = strength
         self.probability = probability
@@ -131,7 +133,7 @@ class PictureRandAugment:
         else:
             shear[axis] = math.degrees(math.atan(0.3 * self.strength)) * side
         return functional.affine(image, angle, translate, 1.0, shear,
-                                 v2.InterpolationMode.BILINEAR, fill=self.GREY, center=center)
+                                 v2.InterpolationMode.BILINEAR, fill=self.fill, center=center)
 
 
 def pad_to_square(image):

@@ -275,6 +275,15 @@ def write_msrvtt(folder):
     (folder / 'MSRVTT/annotation/MSR_VTT.json').write_text(text)
 
 
+def test_into_a_picture_padded_with_white_comes_white():
+    preprocessing = Preprocessing('image', (3, 32, 32), (0.0,) * 3, (1.0,) * 3, 'bilinear')
+    fills = {}
+    for resize in ('pad', 'squash'):
+        steps = media.image_transform(preprocessing, resize, train=True).transforms
+        fills[resize] = [step.fill for step in steps if isinstance(step, media.PictureRandAugment)]
+    assert fills == dict(pad=[[255] * 3], squash=[[128] * 3])
+
+
 def test_msrvtt_7k_trains_on_train_and_val_and_validates_on_test(tmp_path):
     write_msrvtt(tmp_path)
     ids = {}
