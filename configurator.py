@@ -188,8 +188,8 @@ def settle_environment():
     try:
         with tempfile.TemporaryFile(dir=Path.home()):
             pass
-    except OSError:
-        # a home folder that cannot be written: matplotlib keeps its list of fonts elsewhere
+    except (OSError, RuntimeError):
+        # a home folder that cannot be written, or none at all (RuntimeError): matplotlib keeps its list of fonts elsewhere
         os.environ.setdefault('MPLCONFIGDIR', os.path.join(tempfile.gettempdir(), 'nanopalm-matplotlib'))
 
 

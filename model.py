@@ -264,7 +264,7 @@ class PALM(nn.Module):
             penalty = transformers.RepetitionPenaltyLogitsProcessor(repetition_penalty)
             generation['logits_processor'] = transformers.LogitsProcessorList([penalty])
         if compile:                                             # one length for all batches, so that they share their graphs
-            generation[CACHE] = StaticCache(self.llm.config, max_cache_len=max_new_tokens)
+            generation[CACHE] = FixedCache(self.llm.config, max_cache_len=max_new_tokens)
         with torch.compiler.set_stance('default' if compile else 'force_eager'):
             ids = self.llm.generate(inputs_embeds=x[:, -1:], attention_mask=mask[:, -1:], position_ids=position_ids[:, -1:],
                                     num_beams=num_beams, max_new_tokens=max_new_tokens,
@@ -275,6 +275,14 @@ class PALM(nn.Module):
     def trained(self):
         """{name: parameter} of all that is trained; the frozen models are never in a checkpoint."""
         return {name: p for name, p in self.named_parameters() if p.requires_grad}
+
+
+class FixedCache(StaticCache):
+    """A cache of fixed length for compiled generation. In half precision rotary positions leave keys in float32; some releases of
+    transformers make room for the values in the keys' dtype, so both have the values'."""
+
+    def update(self, key_states, value_states, *args, **kwargs):
+        return super().update(key_states.to(value_states.dtype), value_states, *args, **kwargs)
 
 
 def keys_values(layer, z, rotary):
@@ -429,7 +437,9 @@ def load_checkpoint(out_dir, which='best', device='auto', dtype='auto', bad_rows
         raise FileNotFoundError(f'{path}: no such checkpoint; train.py writes it into its out_dir')
     try:
         with safe_open(path, 'pt') as f:
-            config = json.loads(f.metadata()['config']) | (dict(bad_rows=bad_rows) if bad_rows else {})
+            # checkpoints of before these two were hyperparameters: they had these values
+            config = dict(token_init_std=0.02, llm_train_mode=False) | json.loads(f.metadata()['config'])
+            config |= dict(bad_rows=bad_rows) if bad_rows else {}
             tensors = {name: f.get_tensor(name) for name in f.keys()}
     except Exception as e:
         raise ValueError(f'{path} is no checkpoint of train.py ({type(e).__name__}: {e})') from e

@@ -232,7 +232,10 @@ def main(config):
             n_labels = (batch['labels'] != -100).sum()
             for key in ('input_ids', 'pixels', 'features'):         # labels stay: counting them then waits for no GPU
                 if key in batch:
-                    batch[key] = torch.as_tensor(batch[key]).to(device, non_blocking=True)
+                    tensor = torch.as_tensor(batch[key])
+                    if device.startswith('cuda') and not tensor.is_pinned():
+                        tensor = tensor.pin_memory()                # else the copy to the GPU would be waited for
+                    batch[key] = tensor.to(device, non_blocking=True)
             yield batch, n_labels
 
     ddp = model

@@ -9,6 +9,7 @@ import sys
 
 import pytest
 
+import configurator
 import data
 from conftest import ROOT, flags
 
@@ -48,3 +49,13 @@ def test_a_cache_that_cannot_be_written_is_kept_with_the_run(tmp_path, monkeypat
             raise OSError(number, 'refused')
         monkeypatch.setattr(data.tempfile, 'TemporaryFile', refuse)
         assert data.writable_folder(cache_dir, out_dir) == out_dir / 'cache' and (out_dir / 'cache').is_dir()
+
+
+def test_without_any_home_folder(monkeypatch):
+    """In a container under a user that has no entry."""
+    def refuse():
+        raise RuntimeError('Could not determine home directory.')
+    monkeypatch.setattr(configurator.Path, 'home', refuse)
+    monkeypatch.delenv('MPLCONFIGDIR', raising=False)
+    configurator.settle_environment()
+    assert os.environ['MPLCONFIGDIR']

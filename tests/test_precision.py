@@ -96,6 +96,20 @@ def test_gradients_in_half_precision_are_those_of_float32():
     assert ours < 0.05 and ours < stock
 
 
+@pytest.mark.parametrize('num_beams', [1, 3])
+@both_kinds
+def test_compiled_generation_in_half_precision_is_the_same(llm, num_beams, monkeypatch):
+    monkeypatch.setattr(torch, 'compile', lambda function: function)
+    features, ids, _, mask = inputs(padding='left')
+    texts = []
+    for compiled in (False, True):
+        palm = make(llm, 'inner_to_end', torch.bfloat16)
+        with torch.autocast('cpu', torch.bfloat16):
+            new = palm.generate(ids, mask, features=features, num_beams=num_beams, max_new_tokens=6, compile=compiled)
+        texts.append(new.tolist())
+    assert texts[0] == texts[1]
+
+
 # ---- which one is taken ---------------------------------------------------------------------------------------------
 
 @pytest.mark.parametrize('published, bf16, expected', [
