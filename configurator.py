@@ -1,15 +1,22 @@
 """
-Config files and `--key=value` override the knobs (the globals) of a script, left to right:
+Config files and `--key=value` override the hyperparameters of a script, from left to right:
 
-    python train.py config/coco.py config/qp_inner.py --learning_rate=1e-3 --out_dir=out/try1
+    python train.py config/data/coco.py config/mechanism/qp_inner.py --learning_rate=1e-3
 
-A config file is Python that assigns knobs; later ones win and may read what earlier ones set. A knob that the script does
-not have is an error that names the nearest one. In the script: `config = configure(globals())`; AT_LEAST and AT_MOST,
-{knob: number}, and ONE_OF, {knob: values}, say what is refused.
+The hyperparameters of a script are the lower-case names that it assigns before it calls
+`config = configure(globals())`. A comment above or behind the assignment is what --help prints, a
+line `# -- models` begins a group, and an annotation says what is allowed:
 
-What a file sets may depend on what stands after it: a function `recipe(knobs)` in it is given the
-knobs as the whole command line sets them, and returns {knob: value}, which count as assigned at the
-end of the file. So config/qp_l0.py knows the --train_rows=0.01 that follows it.
+    batch_size: at_least(1) = 16                        # inputs per micro step
+    resize: one_of('squash', 'pad') = 'squash'          # how a picture is made square
+    out_dir: may_change = 'out/run'                     # a resumed run may have another
+
+A config file is Python that assigns hyperparameters; later ones win and may read what earlier ones
+assigned. A name that the script does not have is an error that proposes the nearest one.
+
+What a file assigns may depend on what stands after it on the command line: a function
+`recipe(config)` in it is given the final configuration and returns {name: value}, which count as
+assigned at the end of the file. So config/mechanism/qp_l0.py knows the --train_rows=0.01 behind it.
 """
 import ast
 import difflib
@@ -18,145 +25,207 @@ import re
 import sys
 import tempfile
 import textwrap
+from dataclasses import dataclass
 from pathlib import Path
 
-KNOB_TYPES = (bool, int, float, str, tuple, list, dict, type(None))
+VALUE_TYPES = (bool, int, float, str, tuple, list, dict, type(None))
 
+
+# ---- what a hyperparameter allows ----------------------------------------------------------------
+
+@dataclass(frozen=True)
+class Allowed:
+    """The annotation of a hyperparameter: which values it takes, and whether a resumed run may
+    have another value than the run had before. Two are combined with `&`."""
+    least: float = None
+    most: float = None
+    choices: tuple = ()
+    may_change: bool = False
+
+    def __and__(self, other):
+        return Allowed(
+            least=self.least if other.least is None else other.least,
+            most=self.most if other.most is None else other.most,
+            choices=self.choices or other.choices,
+            may_change=self.may_change or other.may_change)
+
+    def complaint(self, name, value):
+        """Returns what is wrong with a value, '' if nothing is."""
+        if self.choices and value not in self.choices:
+            return f'{name}={value!r}: expected one of {", ".join(map(repr, self.choices))}'
+        if self.least is not None and value < self.least:
+            return f'{name}={value}: expected {self.least} or more'
+        if self.most is not None and value > self.most:
+            return f'{name}={value}: expected {self.most} or less'
+        return ''
+
+    def __str__(self):
+        """Returns what --help says of it: '0 to 1', '1 or more', or nothing for choices, which
+        the comment explains."""
+        if self.least is not None and self.most is not None:
+            return f'{self.least} to {self.most}'
+        if self.least is not None:
+            return f'{self.least} or more'
+        return ''
+
+
+def at_least(least):
+    return Allowed(least=least)
+
+
+def between(least, most):
+    return Allowed(least=least, most=most)
+
+
+def one_of(*choices):
+    return Allowed(choices=choices)
+
+
+may_change = Allowed(may_change=True)
+
+
+# ---- configuring a script ------------------------------------------------------------------------
 
 def configure(scope, argv=None, show_changes=False):
-    """Override the knobs in `scope` from the command line; returns all of them as a dict. Exits with a message on a mistake.
+    """Overrides the hyperparameters in `scope`, the globals of a script, from the command line.
+    Returns all of them as {name: value}. Exits with a message on a mistake.
 
-    show_changes: print those that differ from the script's own values (of several processes, the first does).
-    """
-    if hasattr(sys.stdout, 'reconfigure'):
-        # a terminal that cannot show a letter of a caption, in the C locale say, shows a question mark
-        sys.stdout.reconfigure(errors='replace')
-        sys.stderr.reconfigure(errors='replace')
-    defaults = {k: v for k, v in scope.items() if is_knob(k, v)}
+    show_changes: print those that differ from the script's own values (of several processes the
+    first does)."""
+    defaults = hyperparameters(scope)
     arguments = sys.argv[1:] if argv is None else argv
-    knobs = read_arguments(arguments, scope, defaults)
+    if {'-h', '--help'} & set(arguments):
+        print(help_text(scope, defaults))
+        sys.exit(0)
+    config = read_arguments(arguments, defaults)
     # once more, with the recipes: they go by what the whole command line says
-    knobs = read_arguments(arguments, scope, defaults, final=knobs)
-    refuse_values(knobs, scope)
+    config = read_arguments(arguments, defaults, final=config)
+    complaints = [allowed.complaint(name, config[name])
+                  for name, allowed in allowed_values(scope).items()]
+    if any(complaints):
+        sys.exit('\n'.join(filter(None, complaints)))
     if show_changes and os.environ.get('RANK', '0') == '0':
-        changes = [f'{k}={v!r}' for k, v in knobs.items() if v != defaults[k]]
-        print(textwrap.fill('config: ' + ', '.join(changes or ['all as in the script']), 120, subsequent_indent='    '))
-    scope.update(knobs)
-    return knobs
+        print_changes(config, defaults)
+    scope.update(config)
+    return config
 
 
-def read_arguments(arguments, scope, defaults, final=None):
-    """Returns the knobs as the arguments set them, from left to right. final: the same without
-    recipes; None leaves the recipes of config files out. Exits with a message on a mistake."""
-    knobs = dict(defaults)
-    for arg in arguments:
-        if arg in ('-h', '--help'):
-            doc = (scope.get('__doc__') or '').strip()
-            print(doc + '\n\n' + describe_knobs(knobs, scope))
-            sys.exit(0)
-        if arg.startswith('--'):
-            key, equals, text = arg[2:].partition('=')
+def hyperparameters(scope):
+    """Returns {name: value} of the hyperparameters in the globals of a script."""
+    return {name: value for name, value in scope.items() if is_hyperparameter(name, value)}
+
+
+def is_hyperparameter(name, value):
+    """Whether a name is lower-case and its value plain: no module, function or CONSTANT."""
+    return not name.isupper() and not name.startswith('_') and isinstance(value, VALUE_TYPES)
+
+
+def allowed_values(scope):
+    """Returns {name: Allowed} of the annotated hyperparameters of a script."""
+    annotations = scope.get('__annotations__')
+    if annotations is None and '__annotate__' in scope:
+        # Python 3.14 makes them when they are asked for
+        annotations = scope['__annotate__'](1)
+    return {name: allowed for name, allowed in (annotations or {}).items()
+            if isinstance(allowed, Allowed)}
+
+
+def may_change_on_resume(scope):
+    """Returns the names of the hyperparameters in which a resumed run may differ."""
+    return {name for name, allowed in allowed_values(scope).items() if allowed.may_change}
+
+
+def script_scope(path):
+    """Returns the globals of a script as they are just before it calls `configure`: its
+    hyperparameters with their own values. Nothing behind that call is run."""
+    path = Path(path)
+    body = ast.parse(path.read_text(encoding='utf-8')).body
+    head = body[:configure_call(body)]
+    scope = dict(__name__=path.stem, __file__=str(path))
+    exec(compile(ast.Module(head, []), str(path), 'exec'), scope)
+    return scope
+
+
+def configure_call(body):
+    """Returns the index of the statement that calls `configure(globals())`, the length of `body`
+    where none does."""
+    for index, statement in enumerate(body):
+        if 'configure(globals()' in ast.unparse(statement):
+            return index
+    return len(body)
+
+
+def print_changes(config, defaults):
+    changes = [f'{name}={value!r}' for name, value in config.items() if value != defaults[name]]
+    text = 'config: ' + ', '.join(changes or ['all as in the script'])
+    print(textwrap.fill(text, 100, subsequent_indent='    '))
+
+
+# ---- the command line ----------------------------------------------------------------------------
+
+def read_arguments(arguments, defaults, final=None):
+    """Returns the configuration that the arguments make, from left to right. final: the same
+    without recipes; None leaves the recipes out. Exits with a message on a mistake."""
+    config = dict(defaults)
+    for argument in arguments:
+        if argument.startswith('--'):
+            name, equals, text = argument[2:].partition('=')
             if not equals:
-                sys.exit(f'{arg}: expected --key=value')
-            assigned = {key: parse(text, defaults.get(key))}
+                sys.exit(f'{argument}: expected --key=value')
+            assigned = {name: parse(text, defaults.get(name))}
         else:
-            assigned = run_config_file(arg, knobs, final)
-        for key, value in assigned.items():
-            if key not in defaults:
-                near = difflib.get_close_matches(key, defaults, n=1)
-                hint = f', did you mean {near[0]!r}?' if near else ' (--help lists them)'
-                sys.exit(f'{arg}: there is no knob {key!r}{hint}')
-            knobs[key] = convert(arg, key, value, defaults[key])
-    return knobs
+            assigned = run_config_file(argument, config, final)
+        for name, value in assigned.items():
+            if name not in defaults:
+                sys.exit(f'{argument}: there is no hyperparameter {name!r}{suggestion(name, defaults)}')
+            config[name] = convert(argument, name, value, defaults[name])
+    return config
 
 
-def refuse_values(knobs, scope):
-    """Exits with a line for each knob whose value the script's AT_LEAST, AT_MOST or ONE_OF excludes."""
-    wrong = []
-    for key, least in scope.get('AT_LEAST', {}).items():
-        if knobs[key] < least:
-            wrong.append(f'{key}={knobs[key]}: expected {least} or more')
-    for key, most in scope.get('AT_MOST', {}).items():
-        if knobs[key] > most:
-            wrong.append(f'{key}={knobs[key]}: expected {most} or less')
-    for key, values in scope.get('ONE_OF', {}).items():
-        if knobs[key] not in values:
-            wrong.append(f'{key}={knobs[key]!r}: expected one of {", ".join(map(repr, values))}')
-    if wrong:
-        sys.exit('\n'.join(wrong))
+def suggestion(name, defaults):
+    """Returns the end of a message about a name that does not exist."""
+    near = difflib.get_close_matches(name, defaults, n=1)
+    if near:
+        return f', did you mean {near[0]!r}?'
+    return ' (--help lists them)'
 
 
-def describe_knobs(knobs, scope):
-    """What --help prints: the knobs by group, each with its value and the comment behind it in the source."""
-    lines, undescribed = [], dict(knobs)
-    for file in (scope.get('__file__'), *scope.get('MORE_KNOBS', ())):
-        for group, name, comment in commented_assignments(file) if file else ():
-            if group:
-                lines.append(f'\n{group}')
-            elif name in undescribed:
-                knob = f'--{name}={undescribed.pop(name)}'
-                lines.append(f'  {knob:40}  {comment}'.rstrip())
-    if undescribed:
-        lines.append('\nKnobs:' if not lines else '\nothers')
-        lines += [f'  --{name}={value}' for name, value in undescribed.items()]
-    return '\n'.join(lines).strip('\n')
-
-
-def commented_assignments(file):
-    """The knobs of a source file, in order: (group, '', '') for a comment of its own line, else ('', name, comment).
-
-    They stand between a line that begins with `# ---- knobs`, or with `class AdapterConfig`, and the next `# ----`.
-    """
-    found, inside = [], False
-    for line in Path(file).read_text(encoding='utf-8').splitlines():
-        if line.startswith(('# ---- knobs', 'class AdapterConfig')):
-            inside = True
-        elif line.startswith('# ----'):
-            inside = False
-        elif inside and (heading := re.fullmatch(r' {0,4}# (.*)', line)):
-            found.append((heading[1], '', ''))
-        elif inside and (assignment := re.match(r' {0,4}([a-z]\w*)(?:: \w+)? = (.*)', line)):
-            comment = assignment[2].partition(' # ')[2]
-            found.append(('', assignment[1], comment.strip()))
-    return found
-
-
-def run_config_file(path, knobs, final=None):
-    """Returns what the file assigns that it did not find so: {name: value}. With `final`, the
-    knobs as the whole command line sets them, also what its recipe says."""
+def run_config_file(path, config, final=None):
+    """Returns {name: value} of what a config file assigns that it did not find so. With `final`,
+    the configuration that the whole command line makes, also what its recipe returns."""
     if not Path(path).is_file():
-        sys.exit(f'{path}: no such config file (a knob is given as --key=value)')
-    namespace = dict(knobs)
+        sys.exit(f'{path}: no such config file (a hyperparameter is given as --key=value)')
+    namespace = dict(config)
     recommended = {}
     try:
         exec(compile(Path(path).read_text(encoding='utf-8'), path, 'exec'), namespace)
         if final is not None and callable(namespace.get('recipe')):
             recommended = namespace['recipe'](dict(final))
-    except Exception as e:
-        line = '?'
-        if isinstance(e, SyntaxError):
-            line = e.lineno
-        elif e.__traceback__.tb_next:
-            line = e.__traceback__.tb_next.tb_lineno
-        sys.exit(f'{path}, line {line}: {type(e).__name__}: {e}')
+    except Exception as error:
+        sys.exit(f'{path}, line {line_of(error)}: {type(error).__name__}: {error}')
     assigned = {}
-    for key, value in namespace.items():
-        if key in knobs:
-            changed = value is not knobs[key]
+    for name, value in namespace.items():
+        if name in config:
+            changed = value is not config[name]
         else:
-            changed = is_knob(key, value)
+            changed = is_hyperparameter(name, value)
         if changed:
-            assigned[key] = value
+            assigned[name] = value
     return assigned | recommended
 
 
-def is_knob(name, value):
-    """Lower-case names of plain values: not modules, functions, CONSTANTS or _private ones."""
-    return not name.isupper() and not name.startswith('_') and isinstance(value, KNOB_TYPES)
+def line_of(error):
+    """Returns the line of a config file that an exception comes from, '?' if it is not known."""
+    if isinstance(error, SyntaxError):
+        return error.lineno
+    if error.__traceback__.tb_next:
+        return error.__traceback__.tb_next.tb_lineno
+    return '?'
 
 
 def parse(text, default):
-    """The value of `--key=text`: text itself for a string knob, else the Python literal it spells."""
+    """Returns the value of `--key=text`: the text itself for a string, else the Python literal that
+    it spells."""
     if isinstance(default, str) and text != 'None':
         return text
     try:
@@ -165,8 +234,9 @@ def parse(text, default):
         return text
 
 
-def convert(where, key, value, default):
-    """value as the type of the knob's default: 1 is a fine float, 1e3 a fine int, None a fine string ('none given')."""
+def convert(where, name, value, default):
+    """Returns a value as the type of the default: 1 is a fine float, 1e3 a fine int, None a fine
+    string ('none given'). Exits with a message for any other type."""
     wanted = type(default)
     if default is None or type(value) is wanted or (value is None and wanted is str):
         return value
@@ -176,21 +246,85 @@ def convert(where, key, value, default):
         return int(value)
     if wanted in (tuple, list) and isinstance(value, (tuple, list)):
         return wanted(value)
-    sys.exit(f'{where}: {key} = {value!r} is of type {type(value).__name__}, expected {wanted.__name__} like {default!r}')
+    if wanted in (tuple, list) and type(value) is int:
+        # --target_layers=3
+        return wanted([value])
+    sys.exit(f'{where}: {name} = {value!r} is of type {type(value).__name__}, '
+             f'expected {wanted.__name__} like {default!r}')
 
+
+# ---- --help --------------------------------------------------------------------------------------
+
+def help_text(scope, defaults):
+    """Returns what --help prints: the script's docstring, then its hyperparameters by group, each
+    with its value, its range and its comment."""
+    lines = [(scope.get('__doc__') or '').strip()]
+    described = set()
+    if scope.get('__file__'):
+        for group, name, comment in commented_assignments(scope['__file__']):
+            if group:
+                lines += ['', group]
+            elif name in defaults:
+                described.add(name)
+                allowed = str(allowed_values(scope).get(name, ''))
+                if allowed:
+                    comment = f'({allowed}) {comment}'
+                lines.append(f'  {f"--{name}={defaults[name]}":40}  {comment}'.rstrip())
+    others = [name for name in defaults if name not in described]
+    if others:
+        lines += ['', 'others' if described else 'Hyperparameters:']
+        lines += [f'  --{name}={defaults[name]}' for name in others]
+    return '\n'.join(lines).strip('\n')
+
+
+def commented_assignments(path):
+    """Returns the hyperparameters of a source file in order: ('', name, comment), or
+    (heading, '', '') for a line `# -- heading` before them."""
+    text = Path(path).read_text(encoding='utf-8')
+    lines = text.splitlines()
+    body = ast.parse(text).body
+    found = []
+    # the line behind the statement before
+    first = 0
+    for statement in body[:configure_call(body)]:
+        if isinstance(statement, (ast.Assign, ast.AnnAssign)):
+            above = [line[2:] for line in lines[first:statement.lineno - 1]
+                     if line.startswith('# ')]
+            comments = []
+            for line in above:
+                if line.startswith('-- '):
+                    found.append((line[3:], '', ''))
+                    comments = []
+                else:
+                    comments.append(line)
+            behind = re.search(r'\s# (.*)', lines[statement.end_lineno - 1])
+            if behind:
+                comments.append(behind[1])
+            target = statement.targets[0] if isinstance(statement, ast.Assign) else statement.target
+            for name in ast.walk(target):
+                if isinstance(name, ast.Name):
+                    found.append(('', name.id, ' '.join(comments)))
+        first = statement.end_lineno
+    return found
+
+
+# ---- another machine -----------------------------------------------------------------------------
 
 def settle_environment():
-    """What a script finds on another machine is no reason to fail, or to complain. Every script imports this module first."""
+    """Makes what a script finds on another machine no reason to fail. Every script imports this
+    module first."""
     for stream in (sys.stdout, sys.stderr):
-        # in the C locale, say: a letter of a caption that cannot be shown becomes a question mark
+        # in the C locale a letter of a caption that cannot be shown becomes a question mark
         if hasattr(stream, 'reconfigure'):
             stream.reconfigure(errors='replace')
     try:
         with tempfile.TemporaryFile(dir=Path.home()):
             pass
     except (OSError, RuntimeError):
-        # a home folder that cannot be written, or none at all (RuntimeError): matplotlib keeps its list of fonts elsewhere
-        os.environ.setdefault('MPLCONFIGDIR', os.path.join(tempfile.gettempdir(), 'nanopalm-matplotlib'))
+        # a home folder that cannot be written, or none at all (RuntimeError): matplotlib keeps its
+        # list of fonts elsewhere
+        cache = os.path.join(tempfile.gettempdir(), 'nanopalm-matplotlib')
+        os.environ.setdefault('MPLCONFIGDIR', cache)
 
 
 settle_environment()

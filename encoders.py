@@ -10,14 +10,21 @@ import os
 from dataclasses import dataclass
 from typing import NamedTuple
 
-import wheels  # noqa: F401  (first: mends torchvision on CPU-only torch)
+import nanopalm.wheels  # noqa: F401  (first: mends torchvision on CPU-only torch)
+
 import timm
 import torch
 import torch.nn as nn
 import torch.nn.functional as F
-from transformers import (ASTModel, AutoConfig, ClapAudioModelWithProjection,
-                          ClapFeatureExtractor, TimesformerModel, WhisperFeatureExtractor,
-                          WhisperModel)
+from transformers import (
+    ASTModel,
+    AutoConfig,
+    ClapAudioModelWithProjection,
+    ClapFeatureExtractor,
+    TimesformerModel,
+    WhisperFeatureExtractor,
+    WhisperModel,
+)
 
 CLIP = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)   # mean and std
 

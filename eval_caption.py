@@ -14,52 +14,49 @@ import shutil
 import sys
 from pathlib import Path
 
-from configurator import configure
-from decoding import LEAST, MOST, decoding_options, token_limit
-from page import captions_page
-from rows import BadData, load_rows, medium_of, merge_captions, path_of, spread_rows
-from scores import score_captions, tokenize
+from configurator import at_least, between, configure, one_of
+from nanopalm.datasets import load_examples
+from nanopalm.decoding import decoding_options, token_limit
+from nanopalm.examples import BadData, medium_of, merge_captions, path_of, spread_examples
+from nanopalm.html_report import captions_page
+from nanopalm.scores import score_captions, tokenize
 
 # ---- knobs ----------------------------------------------------------------------------------------------------------
 out_dir = 'out/demo'                # a run of train.py
-which = ''                          # 'best' or 'last'; '' = what the run says, mostly 'best'
+which: one_of('best', 'last', '') = ''  # 'best' or 'last'; '' = what the run says, mostly 'best'
 blind_dir = ''                      # a run with the same llm and encoder=None
 dataset = ''                        # as in train.py; '' = the training's
 data_dir = ''                       # where its official files are; '' = the training's
 instruction = ''                    # as in train.py; '' = the training's, None = none
 answer_prompt = ''                  # as in train.py; '' = the training's, None = none
 split = 'test'
-max_rows = 0.0                      # 0 = all, a fraction up to 1, or so many, spread evenly
-page_rows = 1000                    # show so many of them on the page, about 10 KB each
-bad_rows = ''                       # 'error'; 'skip': a file that cannot be read is left out, and listed; '' = as in training
+max_rows: at_least(0) = 0.0  # 0 = all, a fraction up to 1, or so many, spread evenly
+page_rows: at_least(0) = 1000  # show so many of them on the page, about 10 KB each
+bad_rows: one_of('', 'error', 'skip') = ''  # 'error'; 'skip': a file that cannot be read is left out, and listed; '' = as in training
 java = False                        # COCO's own tokenizer in place of ours, and METEOR, SPICE, SPIDEr; needs Java 8 to 14, without SPICE any later
-num_beams = 3
-max_new_tokens = 0                  # 0 = what the run says under test_new_tokens, else 50
+num_beams: at_least(1) = 3
+max_new_tokens: at_least(0) = 0  # 0 = what the run says under test_new_tokens, else 50
 length_penalty = 1.0                # of beams; above 1 longer texts win, below shorter ones
-repetition_penalty = 1.0            # above 1: what a text already has said becomes less likely
+repetition_penalty: at_least(0.01) = 1.0  # above 1: what a text already has said becomes less likely
 do_sample = False                   # draw the words instead of taking the likeliest
-temperature = 1.0                   # of sampling: below 1 it is more careful
-top_k = 50                          # of sampling: from so many of the likeliest tokens, 0 = all
-top_p = 1.0                         # of sampling: from the likeliest that together have so much
-num_return_sequences = 1            # captions of each; the first is scored, all are in the JSON
-seed = 0                            # of sampling
-batch_size = 16
+temperature: at_least(0.01) = 1.0  # of sampling: below 1 it is more careful
+top_k: at_least(0) = 50  # of sampling: from so many of the likeliest tokens, 0 = all
+top_p: between(0.01, 1) = 1.0  # of sampling: from the likeliest that together have so much
+num_return_sequences: at_least(1) = 1  # captions of each; the first is scored, all are in the JSON
+seed: at_least(0) = 0  # of sampling
+batch_size: at_least(1) = 16
 device = 'auto'
-dtype = 'auto'                      # 'float32', 'bfloat16', 'float16'; auto = float32 on a CPU, on a GPU as the LLM was published
+dtype: one_of('auto', 'float32', 'bfloat16', 'float16') = 'auto'  # 'float32', 'bfloat16', 'float16'; auto = float32 on a CPU, on a GPU as the LLM was published
 compile = False                     # torch.compile: minutes before the first batch
 # ---------------------------------------------------------------------------------------------------------------------
 
-AT_LEAST = LEAST | dict(max_new_tokens=0, max_rows=0, page_rows=0, batch_size=1)
-AT_MOST = MOST
-ONE_OF = dict(which=('best', 'last', ''), bad_rows=('', 'error', 'skip'),
-              dtype=('auto', 'bfloat16', 'float16', 'float32'))
 TOKENIZERS = {False: 'PTB-like, pure Python (scores.tokenize)',
               True: 'PTB, Java (Stanford CoreNLP 3.4.1)'}
 
 
 def inputs(rows, limit=0):
     """Rows of one picture, sound or video become one row with all their references; `limit` of
-    them as `spread_rows` says."""
+    them as `spread_examples` says."""
     for row in rows:
         if 'caption' not in row:
             sys.exit(f'split {split!r} has questions, no captions: eval_vqa.py scores those')
@@ -67,18 +64,25 @@ def inputs(rows, limit=0):
             sys.exit(f"row {row['id']!r} ({path_of(row)}) has no reference caption")
     if not rows:
         sys.exit(f'split {split!r} is empty: there is nothing to caption')
-    return spread_rows(merge_captions(rows), limit)
+    return spread_examples(merge_captions(rows), limit)
 
 
 def main(config):
-    from model import write_atomically
-    from sample import (first_text, generate_rows, readable, result_name, what_was_evaluated,
-                        with_blind, with_other_data)
+    from nanopalm.files import write_atomically
+    from nanopalm.generate import (
+        first_text,
+        generate_texts,
+        readable,
+        result_name,
+        what_was_evaluated,
+        with_blind,
+        with_other_data,
+    )
     if java and not shutil.which('java'):
         sys.exit('java=True: there is no java on the PATH. Install one (Java 8 to 14; without SPICE any later one does), or leave java=False')
     options = decoding_options(globals())
     result = dict(knobs=config)
-    # '' and 'blind_' -> what `generate_rows` gives for each row
+    # '' and 'blind_' -> what `generate_texts` gives for each row
     generated = {}
     for side, model, tokenizer, trained_with in with_blind(
             out_dir, blind_dir, which, device, bad_rows, dtype):
@@ -87,12 +91,12 @@ def main(config):
         if not side:
             result['trained_with'] = trained_with
             result['evaluated'] = what_was_evaluated(run, out_dir, which, split)
-            rows = inputs(load_rows(run, split), max_rows)
+            rows = inputs(load_examples(run, split), max_rows)
             if java:
                 # a rehearsal: what it lacks is said before captions are generated
                 report(score_captions([rows[0]['caption']], rows[0]['caption'][:1], java)[2])
         options['max_new_tokens'] = token_limit(max_new_tokens, run)
-        texts = generate_rows(model, tokenizer, run, rows, batch_size, seed=seed, compile=compile,
+        texts = generate_texts(model, tokenizer, run, rows, batch_size, seed=seed, compile=compile,
                               **options)
         if not side:
             rows, texts = readable(rows, texts)

@@ -18,51 +18,55 @@ import json
 import sys
 from pathlib import Path
 
-from configurator import configure
-from decoding import LEAST, MOST, decoding_options, token_limit
-from page import answers_page
-from rows import BadData, load_rows, spread_rows
-from scores import RULES, check_rule, default_rule, describe_rule, score_answers
+from configurator import at_least, between, configure, one_of
+from nanopalm.datasets import load_examples
+from nanopalm.decoding import decoding_options, token_limit
+from nanopalm.examples import BadData, spread_examples
+from nanopalm.html_report import answers_page
+from nanopalm.scores import RULES, check_rule, default_rule, describe_rule, score_answers
 
 # ---- knobs ----------------------------------------------------------------------------------------------------------
 out_dir = 'out/vqa'                 # a run of train.py
-which = ''                          # 'best' or 'last'; '' = what the run says, mostly 'best'
+which: one_of('best', 'last', '') = ''  # 'best' or 'last'; '' = what the run says, mostly 'best'
 blind_dir = ''                      # a run with the same llm and encoder=None
 dataset = ''                        # as in train.py; '' = the training's
 data_dir = ''                       # where its official files are; '' = the training's
 instruction = ''                    # as in train.py; '' = the training's, None = none
 answer_prompt = ''                  # as in train.py; '' = the training's, None = none
 split = 'test'
-max_rows = 0.0                      # 0 = all, a fraction up to 1, or so many, spread evenly
-page_rows = 200                     # show so many of them on the page
-rule = ''                           # how answers are scored, see above; '' = the data set's own
-bad_rows = ''                       # 'error'; 'skip': a file that cannot be read is left out, and listed; '' = as in training
-num_beams = 3
-max_new_tokens = 0                  # 0 = what the run says under test_new_tokens, else 50
+max_rows: at_least(0) = 0.0  # 0 = all, a fraction up to 1, or so many, spread evenly
+page_rows: at_least(0) = 200  # show so many of them on the page
+rule: one_of('', *RULES) = ''  # how answers are scored, see above; '' = the data set's own
+bad_rows: one_of('', 'error', 'skip') = ''  # 'error'; 'skip': a file that cannot be read is left out, and listed; '' = as in training
+num_beams: at_least(1) = 3
+max_new_tokens: at_least(0) = 0  # 0 = what the run says under test_new_tokens, else 50
 length_penalty = 1.0                # of beams; above 1 longer texts win, below shorter ones
-repetition_penalty = 1.0            # above 1: what a text already has said becomes less likely
+repetition_penalty: at_least(0.01) = 1.0  # above 1: what a text already has said becomes less likely
 do_sample = False                   # draw the words instead of taking the likeliest
-temperature = 1.0                   # of sampling: below 1 it is more careful
-top_k = 50                          # of sampling: from so many of the likeliest tokens, 0 = all
-top_p = 1.0                         # of sampling: from the likeliest that together have so much
-num_return_sequences = 1            # answers to each; the first is scored, all are in the JSON
-seed = 0                            # of sampling
-batch_size = 16                     # pictures; up to 8 questions of each
+temperature: at_least(0.01) = 1.0  # of sampling: below 1 it is more careful
+top_k: at_least(0) = 50  # of sampling: from so many of the likeliest tokens, 0 = all
+top_p: between(0.01, 1) = 1.0  # of sampling: from the likeliest that together have so much
+num_return_sequences: at_least(1) = 1  # answers to each; the first is scored, all are in the JSON
+seed: at_least(0) = 0  # of sampling
+batch_size: at_least(1) = 16  # pictures; up to 8 questions of each
 device = 'auto'
-dtype = 'auto'                      # 'float32', 'bfloat16', 'float16'; auto = float32 on a CPU, on a GPU as the LLM was published
+dtype: one_of('auto', 'float32', 'bfloat16', 'float16') = 'auto'  # 'float32', 'bfloat16', 'float16'; auto = float32 on a CPU, on a GPU as the LLM was published
 compile = False                     # torch.compile: minutes before the first batch
 # ---------------------------------------------------------------------------------------------------------------------
 
-AT_LEAST = LEAST | dict(max_new_tokens=0, max_rows=0, page_rows=0, batch_size=1)
-AT_MOST = MOST
-ONE_OF = dict(which=('best', 'last', ''), bad_rows=('', 'error', 'skip'),
-              dtype=('auto', 'bfloat16', 'float16', 'float32'), rule=('', *RULES))
 
 
 def main(config):
-    from model import write_atomically
-    from sample import (first_text, generate_rows, readable, result_name, what_was_evaluated,
-                        with_blind, with_other_data)
+    from nanopalm.files import write_atomically
+    from nanopalm.generate import (
+        first_text,
+        generate_texts,
+        readable,
+        result_name,
+        what_was_evaluated,
+        with_blind,
+        with_other_data,
+    )
     options = decoding_options(globals())
     result = dict(knobs=config)
     for side, model, tokenizer, trained_with in with_blind(
@@ -70,7 +74,7 @@ def main(config):
         run = with_other_data(trained_with, dataset=dataset, data_dir=data_dir,
                               instruction=instruction, answer_prompt=answer_prompt)
         if not side:
-            rows = spread_rows(load_rows(run, split), max_rows)
+            rows = spread_examples(load_examples(run, split), max_rows)
             check_questions(run, rows)
             rule_name = rule or default_rule(run['dataset'], rows)
             check_rule(rule_name, rows)
@@ -78,7 +82,7 @@ def main(config):
             result['evaluated'] = what_was_evaluated(run, out_dir, which, split)
             result['rule'] = rule_name
         options['max_new_tokens'] = token_limit(max_new_tokens, run)
-        texts = generate_rows(model, tokenizer, run, rows, batch_size, seed=seed, compile=compile,
+        texts = generate_texts(model, tokenizer, run, rows, batch_size, seed=seed, compile=compile,
                               **options)
         if not side:
             rows, texts = readable(rows, texts)

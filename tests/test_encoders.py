@@ -6,10 +6,9 @@ import timm
 import torch
 import torch.nn.functional as F
 import transformers
+from conftest import configured
 
 from adapters import Adapter, AdapterConfig
-from configurator import configure
-from conftest import ROOT
 from encoders import HUB, TIMM, Encoder
 
 WIDTH_AND_GRID = dict(
@@ -251,11 +250,9 @@ GROUPS_OF_FOUR = ('r_avgpool', 'r_linear', 'r_qpmapper')
 
 
 def mechanism_on_sound(mechanism, name):
-    """Returns what the adapter of config/audiocaps.py with a mechanism's file gives; name: of
+    """Returns what the adapter of config/data/audiocaps.py with a mechanism's file gives; name: of
     another encoder than the config's. On the meta device: shapes alone."""
-    import train
-    files = [str(ROOT / f'config/{file}.py') for file in ('audiocaps', mechanism)]
-    config = configure(dict(vars(train)), files)
+    config = configured('audiocaps', mechanism)
     knobs = AdapterConfig(**{key: config[key] for key in AdapterConfig.__dataclass_fields__})
     with torch.device('meta'):
         encoder = Encoder(name or config['encoder'], knobs.source_layers, pretrained=False)

@@ -2,26 +2,24 @@
 eval_caption.py: its tokenizer, its scores, its page, and the script from end to end. `pytest tests/test_eval_caption.py`
 """
 import json
-import re
 import shutil
-import sys
 from html.parser import HTMLParser
 
 import pytest
 import torch
+from conftest import flags, start
 from pycocoevalcap.bleu.bleu import Bleu
 from pycocoevalcap.cider.cider import Cider
 from pycocoevalcap.rouge.rouge import Rouge
 from safetensors import safe_open
 from safetensors.torch import save_file
 
-from conftest import flags, start
 from eval_caption import inputs
-from model import load_checkpoint
-from page import captions_page
-from rows import load_rows
-from sample import generate_rows
-from scores import score_captions, tokenize
+from nanopalm.checkpoint import load_checkpoint
+from nanopalm.datasets import load_examples
+from nanopalm.generate import generate_texts
+from nanopalm.html_report import captions_page
+from nanopalm.scores import score_captions, tokenize
 
 TINY = dict(device='cpu', dtype='float32', adapter_dim=32, mapper_heads=4, n_queries=4, batch_size=8, max_iters=1, num_workers=0)
 REFERENCES = [['A brown dog runs on the beach.', 'A dog is running.'], ['Two cats sit on a red couch.'], ['A man rides a big wave.', 'A surfer.']]
@@ -345,12 +343,12 @@ def test_penalties_change_the_captions(evaluate):
 def test_a_penalty_that_the_language_model_brings_is_not_used(trained):
     """Qwen's generation_config.json has one."""
     model, tokenizer, config = load_checkpoint(trained, 'best', 'cpu', 'float32')
-    rows = load_rows(config, 'test')
+    rows = load_examples(config, 'test')
     options = dict(progress=False, num_beams=2, max_new_tokens=12)
     with torch.no_grad():
-        plain = generate_rows(model, tokenizer, config, rows, 4, **options)
+        plain = generate_texts(model, tokenizer, config, rows, 4, **options)
         model.llm.generation_config.repetition_penalty = 5.0
-        assert generate_rows(model, tokenizer, config, rows, 4, **options) == plain
+        assert generate_texts(model, tokenizer, config, rows, 4, **options) == plain
 
 
 def test_sampled_beams_are_seeded_too(evaluate):

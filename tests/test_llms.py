@@ -6,20 +6,36 @@ import json
 import runpy
 import shutil
 import sys
+from pathlib import Path
 
 import pytest
 import torch
 import transformers
-from tokenizers import ByteLevelBPETokenizer, Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
-from transformers import AutoTokenizer, LlamaConfig, MistralConfig, OPTConfig, Qwen2Config, Qwen3Config
+from conftest import ROOT, config_file, configured, flags
+from tokenizers import (
+    ByteLevelBPETokenizer,
+    Regex,
+    Tokenizer,
+    decoders,
+    models,
+    normalizers,
+    pre_tokenizers,
+    trainers,
+)
+from transformers import (
+    AutoTokenizer,
+    LlamaConfig,
+    MistralConfig,
+    OPTConfig,
+    Qwen2Config,
+    Qwen3Config,
+)
 
-import rows
-import train
-from configurator import configure
-from conftest import ROOT, flags
-from data import encode_prompt, encode_targets
-from model import LLM_FAMILIES, build, load_checkpoint, load_llm
-from sample import generate_rows
+from llms import LLM_FAMILIES, load_llm
+from nanopalm import datasets as rows
+from nanopalm.checkpoint import build, load_checkpoint
+from nanopalm.generate import generate_texts
+from nanopalm.prompts import encode_prompt, encode_targets
 
 QUESTIONS, CUE = ('what color?', 'is there a square in the picture?'), '\n\nAnswer:\n'
 CORPUS = [f'{q}{cue} {answer}' for q in (*QUESTIONS, 'A picture of') for cue in (CUE, ' Answer:', '</a>', ' [/INST]')
@@ -186,7 +202,7 @@ def test_scripts(name, llms, encoder, pictures, asked, call, tmp_path):
     model, tokenizer, config = load_checkpoint(tmp_path / 'run', 'best', 'cpu', 'float32')
     bos, eos, pad = TOKENIZERS[LLMS[name][0]][1:]
     assert (tokenizer.eos_token, tokenizer.pad_token) == (eos, pad) and (tokenizer.bos_token or eos) == bos
-    row = rows.load_rows(config, 'test')[1]
+    row = rows.load_examples(config, 'test')[1]
     path, question = row['image'], flags(question=row['question']) if vqa else []
     assert call('sample.py', *flags(out_dir=tmp_path / 'run', device='cpu', dtype='float32', input=path, max_new_tokens=12), *question) == f'{path}: {texts[1]}\n'
 
@@ -199,12 +215,12 @@ def test_scripts(name, llms, encoder, pictures, asked, call, tmp_path):
 def test_questions_of_different_length_are_answered_as_alone(name, llms, encoder, asked):
     """Nothing is trained: a constant answer would hide what a padded batch gets wrong."""
     torch.manual_seed(0)
-    config = configure(dict(vars(train)), flags(**TINY, llm=llms / name, encoder=encoder, dataset=asked, instruction='{prompt}' + CUE))
+    config = configured(*flags(**TINY, llm=llms / name, encoder=encoder, dataset=asked, instruction='{prompt}' + CUE))
     model, tokenizer = build(config, 'cpu', 'float32')
-    test, knobs = rows.load_rows(config, 'test'), dict(progress=False, num_beams=3, max_new_tokens=8)
+    test, knobs = rows.load_examples(config, 'test'), dict(progress=False, num_beams=3, max_new_tokens=8)
     assert len({len(encode_prompt(tokenizer, config, q)) for q in QUESTIONS}) == 2
-    together = generate_rows(model, tokenizer, config, test, 3, **knobs)
-    assert together == [generate_rows(model, tokenizer, config, [row], 1, **knobs)[0] for row in test]
+    together = generate_texts(model, tokenizer, config, test, 3, **knobs)
+    assert together == [generate_texts(model, tokenizer, config, [row], 1, **knobs)[0] for row in test]
     assert together[0] != together[1]
 
 
@@ -301,10 +317,6 @@ CHAT = dict(                            # name -> what stands around the questio
 ANSWER = ['opt_6_7b', 'llama2_7b', 'llama2_7b_chat', 'alpaca_7b', 'vicuna_7b']
 
 
-def configured(*args):
-    return configure(dict(vars(train)), [str(ROOT / f'config/{a}.py') if not a.startswith('--') else a for a in args])
-
-
 @pytest.mark.parametrize('name', [*CONTINUE, *CHAT, 'opt_6_7b'])
 def test_presets_compose(name):
     """With a data set before and a mechanism after them; they set the LLM and how it is asked, and nothing else. OPT's own end of a
@@ -331,9 +343,9 @@ def test_presets_compose(name):
 @pytest.mark.parametrize('name', [*CONTINUE, *CHAT, 'opt_6_7b'])
 def test_presets_say_how_they_are_run(name):
     """The launch command in the header is one that parses, and names the file itself."""
-    comments = [line for line in (ROOT / f'config/{name}.py').read_text().splitlines() if line.startswith('#')]
+    comments = [line for line in Path(config_file(name)).read_text().splitlines() if line.startswith('#')]
     command, = (line for line in comments if ' train.py ' in line and '...' not in line)
     args = command.partition(' train.py ')[2].split()
-    assert len(comments) <= 3 and f'config/{name}.py' in args
-    config = configured(*(a.removeprefix('config/').removesuffix('.py') if not a.startswith('--') else a for a in args))
+    assert len(comments) <= 3 and f'config/llm/{name}.py' in args
+    config = configured(*(Path(a).stem if not a.startswith('--') else a for a in args))
     assert config['llm'] == configured(name)['llm'] and config['connector'] == 'qpmapper'

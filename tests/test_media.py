@@ -11,14 +11,14 @@ import pytest
 import soundfile
 import torch
 import transformers
+from conftest import configured, flags
 from PIL import Image, ImageEnhance, ImageOps
 from torchvision.transforms import v2
 
-import media
-from configurator import configure
-from conftest import ROOT, flags
 from encoders import Preprocessing
-from rows import BadData, load_rows
+from nanopalm import media
+from nanopalm.datasets import load_examples
+from nanopalm.examples import BadData
 
 FBANK = Preprocessing('audio', (256, 128))
 CLIP = Preprocessing('video', (4, 3, 32, 32), (0.5,) * 3, (0.5,) * 3, 'bicubic')
@@ -289,14 +289,13 @@ def test_msrvtt_7k_trains_on_train_and_val_and_validates_on_test(tmp_path):
     ids = {}
     for split in ('train', 'val', 'test'):
         config = dict(dataset='msrvtt_7k', data_dir=str(tmp_path), train_rows=0, bad_rows='error')
-        ids[split] = [row['id'] for row in load_rows(config, split)]
+        ids[split] = [row['id'] for row in load_examples(config, split)]
     assert ids['train'] == ['video0', 'video6512', 'video6513', 'video7009']
     assert ids['val'] == ids['test'] == ['video7010', 'video9999']
 
 
 def test_msrvtt_is_run_as_depalm_runs_it():
-    import train
-    config = configure(dict(vars(train)), [str(ROOT / 'config/msrvtt.py')])
+    config = configured('msrvtt')
     keys = ('dataset', 'encoder', 'video_frames', 'epochs')
     assert [config[key] for key in keys] == ['msrvtt_7k', 'timesformer_k400', 16, 8]
 

@@ -11,15 +11,24 @@ from dataclasses import asdict
 
 import pytest
 import torch
+from conftest import ROOT
 from torch._dynamo.testing import CompileCounter
-from transformers import AutoModelForCausalLM, GPT2Config, LlamaConfig, MistralConfig, OPTConfig, Qwen2Config, Qwen3Config
+from transformers import (
+    AutoModelForCausalLM,
+    GPT2Config,
+    LlamaConfig,
+    MistralConfig,
+    OPTConfig,
+    Qwen2Config,
+    Qwen3Config,
+)
 
 from adapters import Adapter, AdapterConfig
 from configurator import run_config_file
-from conftest import ROOT
-from model import LLM_FAMILIES, PALM
+from llms import LLM_FAMILIES
+from model import PALM
 from naive import naive_generate, naive_logits, naive_loss
-from scale import checkpoint_activations
+from nanopalm.parallel import checkpoint_activations
 
 torch.set_num_threads(1)                # on tensors this small, a second thread only waits
 V, D_ENC, GRID, SOURCES, LAYERS = 90, 24, (4, 4), 3, 6
@@ -551,7 +560,7 @@ def test_attention_weights_of_the_llms_have_no_dropout_that_training_could_turn_
 def test_parameter_counts_of_the_configs_are_those_documented(mechanism, millions):
     """EVA-CLIP-L and LLaMA-7B (OPT-6.7B and ViT-L have the same widths)."""
     knobs = asdict(AdapterConfig())
-    assigned = run_config_file(ROOT / f'config/{mechanism}.py', dict(knobs))
+    assigned = run_config_file(ROOT / f'config/mechanism/{mechanism}.py', dict(knobs))
     with torch.device('meta'):
         adapter = Adapter(AdapterConfig(**{k: assigned.get(k, v) for k, v in knobs.items()}), 1024, (16, 16), 4096, 32)
     assert f'{sum(p.numel() for p in adapter.parameters()) / 1e6:.2f}' == millions

@@ -10,11 +10,11 @@ import wave
 import numpy as np
 import pytest
 import torch
+from conftest import flags
+from test_model import LLMS, MECHANISMS, both_kinds, inputs, make
 from transformers import AutoModelForCausalLM
 
-from conftest import flags
-from model import pick_device_and_dtype
-from test_model import LLMS, MECHANISMS, both_kinds, inputs, make
+from nanopalm.checkpoint import pick_device_and_dtype
 
 EVERY_LLM = pytest.mark.parametrize('llm', LLMS)
 EVERY_MECHANISM = pytest.mark.parametrize('mechanism', MECHANISMS)

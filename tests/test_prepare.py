@@ -12,13 +12,14 @@ import zipfile
 from pathlib import Path
 
 import pytest
+from conftest import configured
 
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
-import download  # noqa: E402
 import prepare  # noqa: E402
-from configurator import configure  # noqa: E402
-from rows import DATASETS, BadData, load_rows  # noqa: E402
+from nanopalm import download
+from nanopalm.datasets import DATASETS, load_examples  # noqa: E402
+from nanopalm.examples import BadData  # noqa: E402
 
 STAMPS = {  # the files of a package of stamps; three are no captioned pictures
     'animals/frog.png': b'frog', 'animals/frog.txt': b'A frog.\nde.utf8=Ein Frosch.\n',
@@ -356,15 +357,14 @@ def test_what_is_fetched_is_what_is_read(tmp_path):
         assert all((' ' in source) != source.startswith('http') for source, *_ in files) and '{' not in ''.join(wanted)
         for split in ('train', 'val', 'test'):
             with pytest.raises(BadData) as e:
-                load_rows(dict(dataset=name, data_dir=str(tmp_path), restval=False), split)
+                load_examples(dict(dataset=name, data_dir=str(tmp_path), restval=False), split)
             assert str(e.value).partition(': no such file')[0].removeprefix(f'{tmp_path}/') in wanted
 
 
 def test_configs_look_where_the_files_are_put():
-    import train
     names = set()
-    for path in (ROOT / 'config').glob('*.py'):
-        config = configure(dict(vars(train)), [str(path)])
+    for path in (ROOT / 'config').rglob('*.py'):
+        config = configured(path.stem)
         if config['dataset'] in download.OFFICIAL:
             names.add(config['dataset'])
             assert config['data_dir'] == download.OFFICIAL[config['dataset']][0], path
@@ -403,7 +403,7 @@ def test_shards_of_cc3m_are_unpacked_once_and_read(tmp_path, capsys):
     prepare.NAMES['cc3m']([f'--data_dir={tmp_path}'])
     assert 'cc3m: 4 train, 1 val, 1 test rows' in capsys.readouterr().out
     config = dict(dataset='cc3m', data_dir=str(tmp_path), bad_rows='error', train_rows=0.0)
-    rows = load_rows(config, 'train')
+    rows = load_examples(config, 'train')
     folder = tmp_path / 'images/train'
     assert rows == [
         {'image': f'{folder}/00000/000000000.jpg', 'caption': ['a "red" dog'], 'id': '000000000'},
@@ -413,7 +413,7 @@ def test_shards_of_cc3m_are_unpacked_once_and_read(tmp_path, capsys):
     assert (folder / '00000/000000002.png').read_bytes() == b'picture 2'
     pictures = [str(path.relative_to(tmp_path)) for path in tmp_path.rglob('*.jpg')]
     assert len(pictures) == 4 and all(path.startswith('images/') for path in pictures)
-    assert [row['caption'] for row in load_rows(config, 'test')] == [['a boat']]
+    assert [row['caption'] for row in load_examples(config, 'test')] == [['a boat']]
 
     # what is there is left as it is, a new shard is added
     (folder / '00000/000000000.jpg').write_bytes(b'mine')
@@ -421,7 +421,7 @@ def test_shards_of_cc3m_are_unpacked_once_and_read(tmp_path, capsys):
         '000020000.jpg': b'picture', '000020000.txt': b'a bird'})
     prepare.NAMES['cc3m']([f'--data_dir={tmp_path}'])
     assert (folder / '00000/000000000.jpg').read_bytes() == b'mine'
-    assert len(load_rows(config, 'train')) == 5
+    assert len(load_examples(config, 'train')) == 5
 
 
 @pytest.mark.parametrize('spoil', [

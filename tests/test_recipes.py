@@ -7,28 +7,23 @@ import json
 import math
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 import torch
+from conftest import ROOT, config_file, configured
 from tokenizers import ByteLevelBPETokenizer
 from transformers import OPTConfig, OPTForCausalLM, PreTrainedTokenizerFast
 
 import config.papers
-import train
 from adapters import Adapter, AdapterConfig
-from configurator import configure
-from conftest import ROOT
-from data import check_prompt_end, encode_prompt, encode_targets, split_captions, tokenize_rows
-from reference import epalm_text
-from rows import BadData
+from configurator import script_scope
+from data import split_captions, tokenize_examples
+from nanopalm.examples import BadData
+from nanopalm.prompts import check_prompt_end, encode_prompt, encode_targets
+from tools.import_checkpoint import epalm_text
 
-
-def configured(*arguments):
-    """Returns the knobs of `train.py arguments`, where 'coco' stands for config/coco.py."""
-    argv = []
-    for argument in arguments:
-        argv.append(argument if argument.startswith('--') else str(ROOT / f'config/{argument}.py'))
-    return configure(dict(vars(train)), argv)
+TRAIN = script_scope(ROOT / 'train.py')
 
 
 # ---- DePALM: every run ---------------------------------------------------------------------------
@@ -37,7 +32,7 @@ RUNS = json.loads((ROOT / 'tests/depalm_runs.json').read_text())['runs']
 DATA_FILES = dict(vqa='vqav2')
 ENCODERS = {'eva-clip-L': 'eva_clip_l', 'dinov2-L': 'dinov2_l', 'clap': 'clap',
             'timesformer': 'timesformer_k400', None: 'clip_l',
-            # never published: config/audiocaps.py says what stands in its place
+            # never published: config/data/audiocaps.py says what stands in its place
             'mavil': 'ast_last'}
 LLMS = {'opt': 'facebook/opt-6.7b', 'llama': 'huggyllama/llama-7b', None: 'huggyllama/llama-7b'}
 # of the json's `other`: what none of our knobs stands for, as the mechanism's file is it
@@ -192,7 +187,7 @@ def test_every_released_run_has_a_command():
         files_and_flags = []
         for argument in arguments_of(run):
             is_flag = argument.startswith('--')
-            files_and_flags.append(argument if is_flag else f'config/{argument}.py')
+            files_and_flags.append(argument if is_flag else str(Path(config_file(argument)).relative_to(ROOT)))
         released.add(' '.join(['python train.py', *files_and_flags]))
     assert released <= set(commands)
 
@@ -254,10 +249,10 @@ def test_epalms_parameters_at_its_own_sizes(mechanism, d_encoder, d_llm, million
 def rates(monkeypatch, knobs, steps, last, steps_per_epoch):
     """Returns the learning rates of train.py at these steps."""
     for key in ('warmup', 'warmup_from', 'warmup_epochs', 'min_lr', 'schedule_by', 'epochs'):
-        monkeypatch.setattr(train, key, knobs[key])
+        monkeypatch.setitem(TRAIN, key, knobs[key])
     scheduled = []
     for step in steps:
-        scheduled.append(knobs['learning_rate'] * train.schedule(step, last, steps_per_epoch))
+        scheduled.append(knobs['learning_rate'] * TRAIN['schedule'](step, last, steps_per_epoch))
     return scheduled
 
 
@@ -319,7 +314,7 @@ def test_a_vqa_prompt_of_opt_is_depalms_token_for_token(opt):
     tokenizer, _ = opt
     knobs = configured('vqav2', 'qp_l0')
     rows = [dict(question='why?', answers=['red', 'A red cat.'])]
-    (prompt, targets), = tokenize_rows(rows, tokenizer, knobs)
+    (prompt, targets), = tokenize_examples(rows, tokenizer, knobs)
     eos = tokenizer.eos_token_id
     assert prompt == [eos, *ids_of(tokenizer, 'why?\n\nAnswer:'), len(tokenizer)]
     assert targets == [[*ids_of(tokenizer, 'red'), eos], [*ids_of(tokenizer, 'A red cat.'), eos]]
@@ -341,14 +336,14 @@ def test_the_texts_of_epalm_are_its_codes(opt):
     eos, end = tokenizer.eos_token_id, len(tokenizer)
     knobs = configured('vqav2', 'epalm_original')
     rows = [dict(question='why', answers=['red'])]
-    (prompt, (target,)), = tokenize_rows(rows, tokenizer, knobs)
+    (prompt, (target,)), = tokenize_examples(rows, tokenizer, knobs)
     # the question is part of what is learned
     assert prompt == [eos]
     assert target == [*ids_of(tokenizer, 'why?'), end, *ids_of(tokenizer, 'red'), eos]
     # and is asked, all of it, in generation
     assert encode_prompt(tokenizer, knobs, 'why') == [eos, *target[:-2]]
     knobs = configured('coco', 'epalm_original')
-    (prompt, (target,)), = tokenize_rows([dict(caption=['A red cat.'])], tokenizer, knobs)
+    (prompt, (target,)), = tokenize_examples([dict(caption=['A red cat.'])], tokenizer, knobs)
     assert (prompt, target) == ([eos], [*ids_of(tokenizer, 'A red cat.'), eos])
 
 
@@ -402,7 +397,7 @@ def test_epalms_optimizer_trains(run, opt, encoder, pictures, tmp_path):
         device='cpu', dtype='float32', num_workers=0, n_samples=1, prompt_rate=1e-2,
         learning_rate=1e-9)
     flags = [f'--{key}={value}' for key, value in knobs.items()]
-    text = run('train.py', 'config/epalm_original.py', *flags)
+    text = run('train.py', 'config/mechanism/epalm_original.py', *flags)
     # 16 pictures with two captions each
     assert '32 training and' in text and 'iter 8/8' in text
     state = torch.load(tmp_path / 'run/resume.pt', weights_only=True)
@@ -412,6 +407,6 @@ def test_epalms_optimizer_trains(run, opt, encoder, pictures, tmp_path):
     scheduled = [group['lr'] for group in groups if group['scheduled']]
     # the first stair of the warm-up: half of the rate
     assert scheduled and set(scheduled) == {0.5e-9}
-    wrong = run('train.py', 'config/epalm_original.py', *flags, f'--out_dir={tmp_path}/other',
+    wrong = run('train.py', 'config/mechanism/epalm_original.py', *flags, f'--out_dir={tmp_path}/other',
                 f'--llm={pictures}', fails=True)
     assert 'could not be loaded' in wrong

@@ -8,15 +8,22 @@ import torch
 import torch.nn.functional as F
 import transformers
 import yaml
+from conftest import ROOT
 from safetensors.torch import load_file
 
 import encoders
 from adapters import Adapter, AdapterConfig
-from configurator import run_config_file
-from conftest import ROOT
-from model import build, load_checkpoint
-from reference import (ENCODERS, Unsupported, depalm_config, depalm_encoder, depalm_text,
-                       import_checkpoint, our_name)
+from configurator import run_config_file, script_scope
+from nanopalm.checkpoint import build, load_checkpoint
+from tools.import_checkpoint import (
+    ENCODERS,
+    Unsupported,
+    depalm_config,
+    depalm_encoder,
+    depalm_text,
+    import_checkpoint,
+    our_name,
+)
 
 GOLDEN = ROOT / 'tests/golden'
 
@@ -249,7 +256,7 @@ def test_config_c_attn_is_what_depalms_yaml_stands_for(c_attn):
     config['finetune']['prompt_tuning']['new_tokens'] = 16
     theirs = asdict(depalm_config(config, (16, 16), 32, 24))
     knobs = asdict(AdapterConfig())
-    ours = knobs | run_config_file(ROOT / 'config/c_attn.py', dict(knobs))
+    ours = knobs | run_config_file(ROOT / 'config/mechanism/c_attn.py', dict(knobs))
     differs = {name for name in knobs if ours[name] != theirs[name]}
     assert differs == {'keep_to_end', 'llm_train_mode'}             # of a prefix; and of OPT alone
 
@@ -342,9 +349,8 @@ def test_an_import_takes_encoder_llm_and_prompt_from_the_yaml(c_attn, monkeypatc
         cfg = AdapterConfig(**{k: knobs[k] for k in asdict(AdapterConfig())})
         model.adapter = Adapter(cfg, 48, (4, 4), 64, 8)
         return model, tokenizer
-    monkeypatch.setattr('model.build', tiny)
-    import train
-    knobs = {k: v for k, v in vars(train).items() if type(v) in (bool, int, float, str)}
+    monkeypatch.setattr('nanopalm.checkpoint.build', tiny)
+    knobs = {k: v for k, v in script_scope(ROOT / 'train.py').items() if type(v) in (bool, int, float, str)}
     knobs |= dict(llm=None, encoder=None)
     remarks = import_checkpoint(knobs, folder / 'checkpoint.pt', tmp_path / 'config.yaml',
                                 str(tmp_path / 'imported'))

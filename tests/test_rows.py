@@ -6,11 +6,12 @@ import json
 
 import pytest
 
-from rows import BadData, load_rows, spread_rows
+from nanopalm.datasets import load_examples
+from nanopalm.examples import BadData, spread_examples
 
 
 def load(dataset, split='train', **knobs):
-    return load_rows(dict(dataset=str(dataset), data_dir='', restval=False, bad_rows='error', train_rows=0.0, seed=0) | knobs, split)
+    return load_examples(dict(dataset=str(dataset), data_dir='', restval=False, bad_rows='error', train_rows=0.0, seed=0) | knobs, split)
 
 
 def message(dataset, split='train', **knobs):
@@ -264,7 +265,7 @@ def test_cc3m_says_what_is_missing(tmp_path):
     (0, 10), (0.0, 10), (0.5, 5), (0.04, 1), (1, 10), (1.0, 10), (2, 2), (7.0, 7), (99, 10)])
 def test_rows_are_limited_by_a_fraction_or_a_number(limit, expected):
     rows = [{'id': i} for i in range(10)]
-    spread = spread_rows(rows, limit)
+    spread = spread_examples(rows, limit)
     assert len(spread) == expected and spread[0] == rows[0]
     numbers = [row['id'] for row in spread]
     assert numbers == sorted(set(numbers))

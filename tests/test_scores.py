@@ -17,15 +17,20 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 import pytest
+from reference_vqa import reference_score
 
 import eval_caption
-import java
-import sample
-import scores
-from java import java_tokenize
-from reference_vqa import reference_score
-from scores import RULES, check_rule, default_rule, normalise, score_answers, score_captions
-from scores import tokenize
+from nanopalm import generate, java, scores
+from nanopalm.java import java_tokenize
+from nanopalm.scores import (
+    RULES,
+    check_rule,
+    default_rule,
+    normalise,
+    score_answers,
+    score_captions,
+    tokenize,
+)
 
 FIXTURE = Path(__file__).with_name('captions.json')
 PICTURES, CORPUS = (json.loads(FIXTURE.read_text(encoding='utf-8'))[k] for k in ('pictures', 'corpus'))
@@ -138,7 +143,7 @@ def evaluate(pictures, tmp_path, monkeypatch):
         yield '', None, None, trained_with
         yield 'blind_', None, None, trained_with
 
-    def generate_rows(model, tokenizer, config, rows, *_, **__):
+    def generate_texts(model, tokenizer, config, rows, *_, **__):
         generated.extend(rows)
         return [f'A {"red" if i else "green"} circle.' for i in range(len(rows))]
 
@@ -150,8 +155,8 @@ def evaluate(pictures, tmp_path, monkeypatch):
                         texts_per_input=1, data_dir='', restval=False, bad_rows='error')
     knobs = dict(out_dir=str(tmp_path), blind_dir='blind', split='test', page_rows=10, java=True)
     evaluate.generated = generated = []
-    monkeypatch.setattr(sample, 'with_blind', with_blind)
-    monkeypatch.setattr(sample, 'generate_rows', generate_rows)
+    monkeypatch.setattr(generate, 'with_blind', with_blind)
+    monkeypatch.setattr(generate, 'generate_texts', generate_texts)
     for name, value in knobs.items():
         monkeypatch.setattr(eval_caption, name, value)
     return evaluate

@@ -3,16 +3,14 @@ show.py: the maps are the attention of the stock LLM on the whole sequence. `pyt
 """
 import pytest
 import torch
+from conftest import configured, flags
 from PIL import Image
 from transformers import AutoModelForCausalLM
 
-import train
-from configurator import configure
-from conftest import flags
-from data import encode_prompt, encode_targets
-from media import load
-from model import build
-from show import draw_attention, prefix_attention_of
+from nanopalm.attention_map import draw_attention, prefix_attention_of
+from nanopalm.checkpoint import build
+from nanopalm.media import load
+from nanopalm.prompts import encode_prompt, encode_targets
 
 TEXT = 'A red circle.'
 
@@ -20,7 +18,7 @@ TEXT = 'A red circle.'
 @pytest.fixture
 def make(llm, encoder):
     def make(dtype='float32', **knobs):
-        config = configure(dict(vars(train)), flags(llm=llm, encoder=encoder, adapter_dim=32, mapper_heads=4, n_queries=4, **knobs))
+        config = configured(*flags(llm=llm, encoder=encoder, adapter_dim=32, mapper_heads=4, n_queries=4, **knobs))
         torch.manual_seed(0)
         model, tokenizer = build(config, 'cpu', dtype)
         return model.eval(), tokenizer, config

@@ -15,15 +15,15 @@ from pathlib import Path
 
 import pytest
 import torch
+from conftest import ROOT, flags, start
 from PIL import Image
 from safetensors import safe_open
 
-from conftest import ROOT, flags, start
-from data import collate, tokenize_rows
-from media import load
-from rows import load_rows
-from metrics import draw_losses
-from model import load_checkpoint
+from data import collate, tokenize_examples
+from nanopalm.checkpoint import load_checkpoint
+from nanopalm.datasets import load_examples
+from nanopalm.logs import draw_losses
+from nanopalm.media import load
 
 TINY = dict(device='cpu', dtype='float32', adapter_dim=32, mapper_heads=4, n_queries=4, batch_size=8, max_iters=4, eval_interval=2, log_interval=3,
             n_samples=1, num_workers=0, learning_rate=1e-2)
@@ -97,9 +97,9 @@ def test_the_best_checkpoint_has_the_loss_that_was_logged(trained):
     out, _ = trained
     model, tokenizer, config = load_checkpoint(out, 'best', 'cpu', 'float32')
     assert not model.training and not model.adapter.training
-    rows = load_rows(config, 'val')
+    rows = load_examples(config, 'val')
     items = [dict(texts=[(prompt, targets[0])], errors=[], pixels=load(row['image'], model.encoder.preprocessing, config['resize']))
-             for row, (prompt, targets) in zip(rows, tokenize_rows(rows, tokenizer, config))]
+             for row, (prompt, targets) in zip(rows, tokenize_examples(rows, tokenizer, config))]
     batch, _ = collate(items, tokenizer.pad_token_id)
     batch['pixels'] = torch.as_tensor(batch['pixels'])
     with torch.no_grad():

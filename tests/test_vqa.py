@@ -6,20 +6,19 @@ import shutil
 
 import pytest
 import torch
+from conftest import config_file, configured, flags, start
 from PIL import Image
 from transformers import AutoTokenizer
 
 import eval_vqa
-import rows
-from configurator import configure
-from conftest import ROOT, flags, start
-from data import Inputs, by_file, tokenize_rows
-from decoding import token_limit
+from data import ExampleDataset, group_by_file, tokenize_examples
 from encoders import HUB, TIMM
-from model import load_checkpoint
-from page import answers_page
-from sample import generate_rows
-from scores import normalise, score_answers, strip_punctuation
+from nanopalm import datasets as rows
+from nanopalm.checkpoint import load_checkpoint
+from nanopalm.decoding import token_limit
+from nanopalm.generate import generate_texts
+from nanopalm.html_report import answers_page
+from nanopalm.scores import normalise, score_answers, strip_punctuation
 
 CONFIG = dict(seed=0, texts_per_input=1, train_rows=0.0, restval=False, bad_rows='error', data_dir='')
 TINY = dict(device='cpu', dtype='float32', adapter_dim=32, mapper_heads=4, n_queries=4, batch_size=4, max_iters=2, num_workers=0,
@@ -99,7 +98,7 @@ def test_wrong_questions(row, words, tmp_path):
     path = tmp_path / 'rows.jsonl'
     path.write_text(json.dumps(dict(image='a.png') | row) + '\n')
     with pytest.raises(rows.BadData) as error:
-        rows.load_rows(CONFIG | dict(dataset=str(path)), 'train')
+        rows.load_examples(CONFIG | dict(dataset=str(path)), 'train')
     assert all(w in str(error.value) for w in ['line 1', *words])
 
 
@@ -124,10 +123,10 @@ def vqav2(folder):
 
 def test_vqav2(tmp_path):
     folder = vqav2(tmp_path)
-    load = lambda name, split: [r['id'] for r in rows.load_rows(CONFIG | dict(dataset=name, data_dir=str(folder)), split)]
+    load = lambda name, split: [r['id'] for r in rows.load_examples(CONFIG | dict(dataset=name, data_dir=str(folder)), split)]
     assert load('vqav2', 'train') == [0, 1000] and load('vqav2', 'val') == load('vqav2', 'test') == [10000, 11000]
     assert load('vqav2_karpathy', 'train') == [0, 1000, 10000] and load('vqav2_karpathy', 'test') == [11000]
-    row = rows.load_rows(CONFIG | dict(dataset='vqav2', data_dir=str(folder)), 'train')[1]
+    row = rows.load_examples(CONFIG | dict(dataset='vqav2', data_dir=str(folder)), 'train')[1]
     assert row == dict(image=str(folder / 'train2014/COCO_train2014_000000000001.jpg'), question='What is 1?', answers=['1'] * 10, id=1000,
                        question_type='what is', answer_type='number')
     (folder / 'v2_mscoco_val2014_annotations.json').unlink()
@@ -198,7 +197,7 @@ def gqa(folder):
 def test_official_files(make, tmp_path):
     """Miniatures in the official form; a missing picture and a file of another form are named."""
     first = make(tmp_path)
-    load = lambda split: rows.load_rows(CONFIG | dict(dataset=make.__name__, data_dir=str(tmp_path)), split)
+    load = lambda split: rows.load_examples(CONFIG | dict(dataset=make.__name__, data_dir=str(tmp_path)), split)
     assert load('train')[0] == first | dict(image=str(tmp_path / first['image']))
     ids = {split: {r['id'] for r in load(split)} for split in ('train', 'val', 'test')}
     assert not ids['train'] & (ids['val'] | ids['test']) and len(load('train')) == (2 if make is okvqa else 1)
@@ -213,27 +212,26 @@ def test_official_files(make, tmp_path):
 
 @pytest.mark.parametrize('name', ['vqav2', 'okvqa', 'aokvqa', 'textvqa', 'textcaps', 'gqa', 'audiocaps', 'msrvtt', 'msrvtt_qa', 'msvd_qa', 'cc3m'])
 def test_config_files(name):
-    import train
-    config = configure(dict(vars(train)), [str(ROOT / f'config/{name}.py'), str(ROOT / 'config/limber_all.py')])
+    config = configured(name, 'limber_all')
     assert config['dataset'] in rows.DATASETS and config['encoder'] in {*TIMM, *HUB} and ('{prompt}' in config['instruction']) and config['connector'] == 'linear'
 
 
 def test_an_instruction_without_a_place_for_the_question(llm):
     with pytest.raises(rows.BadData, match='no {prompt} in it'):
-        tokenize_rows([dict(question='why?', answers=['so'])], AutoTokenizer.from_pretrained(llm), dict(instruction='Caption:', answer_prompt='', max_text_tokens=9))
+        tokenize_examples([dict(question='why?', answers=['so'])], AutoTokenizer.from_pretrained(llm), dict(instruction='Caption:', answer_prompt='', max_text_tokens=9))
 
 
 # ---- batches --------------------------------------------------------------------------------------------------------
 
 def test_questions_of_a_picture_share_an_input():
     three = [dict(image=image) for image in 'aabacb']
-    assert by_file(three, 2) == [[0, 1], [2, 5], [3], [4]]
+    assert group_by_file(three, 2) == [[0, 1], [2, 5], [3], [4]]
     texts = [([i], [[10 * i], [10 * i + 1]]) for i in range(6)]
-    inputs = Inputs(three, texts, CONFIG | dict(texts_per_input=2), train=True)
+    inputs = ExampleDataset(three, texts, CONFIG | dict(texts_per_input=2), train=True)
     assert len(inputs) == 4 and [p for (p, _) in inputs[0, 1]['texts']] == [[2], [5]]
     (_, first), (_, second) = inputs[0, 2]['texts']                     # one question alone: both of its answers
     assert sorted([first, second]) == [[30], [31]]
-    assert len(Inputs(three, texts, CONFIG, train=True)) == 6           # one text per input: every question is its own
+    assert len(ExampleDataset(three, texts, CONFIG, train=True)) == 6           # one text per input: every question is its own
 
 
 # ---- the script -----------------------------------------------------------------------------------------------------
@@ -263,9 +261,9 @@ def test_script(run, llm, encoder, asked, tmp_path):
     assert "rule='exakt'" in error and "'exact'" in error
 
     model, tokenizer, config = load_checkpoint(see, 'best', 'cpu', 'float32')      # one by one, as in a batch
-    questions = rows.load_rows(config, 'test')
+    questions = rows.load_examples(config, 'test')
     with torch.no_grad():
-        alone = [generate_rows(model, tokenizer, config, [q], 1, progress=False, num_beams=3, max_new_tokens=4)[0] for q in questions]
+        alone = [generate_texts(model, tokenizer, config, [q], 1, progress=False, num_beams=3, max_new_tokens=4)[0] for q in questions]
     assert alone == [r['answer'] for r in result['rows']]
     assert run('sample.py', *flags(out_dir=see, device='cpu', dtype='float32', input=questions[1]['image'], question=questions[1]['question'], max_new_tokens=4)) \
         == f"{questions[1]['image']}: {alone[1]}\n"
@@ -357,19 +355,19 @@ def test_several_answers_to_each_of_several_questions_read_the_right_picture(
     knobs = TINY | dict(llm=llm, encoder=encoder, dataset=asked, out_dir=tmp_path / 'out',
                         n_prompt=2, source_layers=1, n_targets=1, target_stride=1, last_target=-1)
     knobs.pop('max_new_tokens')
-    run('train.py', ROOT / f'config/{name}.py', *flags(**knobs))
+    run('train.py', config_file(name), *flags(**knobs))
     model, tokenizer, config = load_checkpoint(tmp_path / 'out', 'best', 'cpu', 'float32')
     # far from what training starts with, so that pictures matter
     generator = torch.Generator().manual_seed(0)
     with torch.no_grad():
         for parameter in model.trained().values():
             parameter.copy_(0.3 * torch.randn(parameter.shape, generator=generator))
-    questions = rows.load_rows(config, 'test')
+    questions = rows.load_examples(config, 'test')
     options = dict(progress=False, max_new_tokens=12)
     with torch.no_grad():
-        alone = [generate_rows(model, tokenizer, config, [question], 1, **options)[0]
+        alone = [generate_texts(model, tokenizer, config, [question], 1, **options)[0]
                  for question in questions]
-        several = generate_rows(model, tokenizer, config, questions, 3, do_sample=True, top_k=1,
+        several = generate_texts(model, tokenizer, config, questions, 3, do_sample=True, top_k=1,
                                 num_return_sequences=3, **options)
     assert len(set(alone)) > 2
     assert several == [[answer] * 3 for answer in alone]
@@ -388,10 +386,10 @@ def test_sampling_blind_draws_for_every_question_anew(run, llm, asked, tmp_path)
     knobs.pop('max_new_tokens')
     run('train.py', *flags(**knobs))
     model, tokenizer, config = load_checkpoint(tmp_path / 'blind', 'best', 'cpu', 'float32')
-    questions = [rows.load_rows(config, 'test')[0]] * 4
+    questions = [rows.load_examples(config, 'test')[0]] * 4
     options = dict(progress=False, max_new_tokens=6)
     with torch.no_grad():
-        greedy = generate_rows(model, tokenizer, config, questions, 4, **options)
-        sampled = generate_rows(model, tokenizer, config, questions, 4, do_sample=True,
+        greedy = generate_texts(model, tokenizer, config, questions, 4, **options)
+        sampled = generate_texts(model, tokenizer, config, questions, 4, do_sample=True,
                                 temperature=3.0, top_k=0, **options)
     assert len(set(greedy)) == 1 and len(set(sampled)) > 1

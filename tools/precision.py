@@ -12,20 +12,19 @@ import time
 import torch
 from torch.nn.functional import cosine_similarity
 
-from configurator import configure
-from data import Inputs, collate, tokenize_rows
-from model import load_checkpoint, pick_device_and_dtype
-from rows import BadData, load_rows
+from configurator import at_least, configure, one_of
+from data import ExampleDataset, collate, tokenize_examples
+from nanopalm.checkpoint import load_checkpoint, pick_device_and_dtype
+from nanopalm.datasets import load_examples
+from nanopalm.examples import BadData
 
 # ---- knobs ----------------------------------------------------------------------------------------------------------
 out_dir = 'out/demo'                # a run of train.py
-which = 'best'                      # 'best' or 'last'
-rows = 64                           # training rows, in one batch
+which: one_of('best', 'last') = 'best'  # 'best' or 'last'
+rows: at_least(1) = 64  # training rows, in one batch
 device = 'auto'
 # ---------------------------------------------------------------------------------------------------------------------
 
-AT_LEAST = dict(rows=1)
-ONE_OF = dict(which=('best', 'last'))
 
 
 def main():
@@ -57,9 +56,9 @@ def main():
 
 def first_rows(model, tokenizer, config):
     """The first training rows as a batch on the model's device, in plain view, each with its first text."""
-    examples = load_rows(config, 'train')[:rows]
+    examples = load_examples(config, 'train')[:rows]
     preprocessing = model.encoder.preprocessing if model.encoder else None
-    dataset = Inputs(examples, tokenize_rows(examples, tokenizer, config), config, preprocessing)
+    dataset = ExampleDataset(examples, tokenize_examples(examples, tokenizer, config), config, preprocessing)
     batch, errors = collate([dataset[0, i] for i in range(len(dataset))], tokenizer.pad_token_id)
     if errors:
         raise BadData(errors[0])

@@ -1,0 +1,16 @@
+# GQA (balanced), with OPT-6.7B and CLIP ViT-L frozen. With a mechanism's file:
+#   torchrun --standalone --nproc_per_node=8 train.py config/data/gqa.py config/mechanism/qp_l0.py \
+#       --out_dir=out/gqa_qp_l0
+# Of the papers eP-ALM alone has run it: config/mechanism/epalm_original.py, config/mechanism/epalm_original_l.py. With
+# other mechanisms the number of epochs is ours.
+# data_dir holds train, val and testdev_balanced_questions.json and images/. Needs GPUs and the
+# data; nobody has yet run it with this code.
+dataset = 'gqa'
+data_dir = 'data/gqa'
+out_dir = 'out/gqa'
+llm = 'facebook/opt-6.7b'
+encoder = 'clip_l'
+instruction = '{prompt}\n\nAnswer:'
+max_text_tokens = 30
+epochs = 8
+eval_interval = 1000

@@ -1,3 +1,0 @@
-# Qwen2.5-7B, which continues a text: the papers' prompts as they are. It has no BOS: its text starts with EOS, <|endoftext|>.
-#   torchrun --standalone --nproc_per_node=8 train.py config/coco.py config/qwen25_7b.py config/qp_l0.py --out_dir=out/coco_qwen25
-llm = 'Qwen/Qwen2.5-7B'

@@ -1,3 +1,0 @@
-# SmolLM2-135M, which continues a text: the papers' prompts as they are. Also --llm=HuggingFaceTB/SmolLM2-360M and -1.7B.
-#   python train.py config/coco.py config/smollm2_135m.py config/qp_l0.py --out_dir=out/coco_smollm2
-llm = 'HuggingFaceTB/SmolLM2-135M'

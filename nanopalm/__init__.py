@@ -1,0 +1,1 @@
+"""The plumbing of nanoPALM: what a user runs but hardly ever edits."""

@@ -1,0 +1,1 @@
+"""Tools beside the training: `python -m tools.bench` and others."""
