@@ -18,6 +18,7 @@ What a file assigns may depend on what stands after it on the command line: a fu
 `recipe(config)` in it is given the final configuration and returns {name: value}, which count as
 assigned at the end of the file. So config/mechanism/qp_l0.py knows the --train_rows=0.01 behind it.
 """
+
 import ast
 import difflib
 import os
@@ -33,10 +34,12 @@ VALUE_TYPES = (bool, int, float, str, tuple, list, dict, type(None))
 
 # ---- what a hyperparameter allows ----------------------------------------------------------------
 
+
 @dataclass(frozen=True)
 class Allowed:
     """The annotation of a hyperparameter: which values it takes, and whether a resumed run may
     have another value than the run had before. Two are combined with `&`."""
+
     least: float = None
     most: float = None
     choices: tuple = ()
@@ -47,7 +50,8 @@ class Allowed:
             least=self.least if other.least is None else other.least,
             most=self.most if other.most is None else other.most,
             choices=self.choices or other.choices,
-            may_change=self.may_change or other.may_change)
+            may_change=self.may_change or other.may_change,
+        )
 
     def complaint(self, name, value):
         """Returns what is wrong with a value, '' if nothing is."""
@@ -86,6 +90,7 @@ may_change = Allowed(may_change=True)
 
 # ---- configuring a script ------------------------------------------------------------------------
 
+
 def configure(scope, argv=None, show_changes=False):
     """Overrides the hyperparameters in `scope`, the globals of a script, from the command line.
     Returns all of them as {name: value}. Exits with a message on a mistake.
@@ -100,8 +105,9 @@ def configure(scope, argv=None, show_changes=False):
     config = read_arguments(arguments, defaults)
     # once more, with the recipes: they go by what the whole command line says
     config = read_arguments(arguments, defaults, final=config)
-    complaints = [allowed.complaint(name, config[name])
-                  for name, allowed in allowed_values(scope).items()]
+    complaints = [
+        allowed.complaint(name, config[name]) for name, allowed in allowed_values(scope).items()
+    ]
     if any(complaints):
         sys.exit('\n'.join(filter(None, complaints)))
     if show_changes and os.environ.get('RANK', '0') == '0':
@@ -126,8 +132,11 @@ def allowed_values(scope):
     if annotations is None and '__annotate__' in scope:
         # Python 3.14 makes them when they are asked for
         annotations = scope['__annotate__'](1)
-    return {name: allowed for name, allowed in (annotations or {}).items()
-            if isinstance(allowed, Allowed)}
+    return {
+        name: allowed
+        for name, allowed in (annotations or {}).items()
+        if isinstance(allowed, Allowed)
+    }
 
 
 def may_change_on_resume(scope):
@@ -140,7 +149,7 @@ def script_scope(path):
     hyperparameters with their own values. Nothing behind that call is run."""
     path = Path(path)
     body = ast.parse(path.read_text(encoding='utf-8')).body
-    head = body[:configure_call(body)]
+    head = body[: configure_call(body)]
     scope = dict(__name__=path.stem, __file__=str(path))
     exec(compile(ast.Module(head, []), str(path), 'exec'), scope)
     return scope
@@ -163,6 +172,7 @@ def print_changes(config, defaults):
 
 # ---- the command line ----------------------------------------------------------------------------
 
+
 def read_arguments(arguments, defaults, final=None):
     """Returns the configuration that the arguments make, from left to right. final: the same
     without recipes; None leaves the recipes out. Exits with a message on a mistake."""
@@ -177,7 +187,9 @@ def read_arguments(arguments, defaults, final=None):
             assigned = run_config_file(argument, config, final)
         for name, value in assigned.items():
             if name not in defaults:
-                sys.exit(f'{argument}: there is no hyperparameter {name!r}{suggestion(name, defaults)}')
+                sys.exit(
+                    f'{argument}: there is no hyperparameter {name!r}{suggestion(name, defaults)}'
+                )
             config[name] = convert(argument, name, value, defaults[name])
     return config
 
@@ -249,11 +261,14 @@ def convert(where, name, value, default):
     if wanted in (tuple, list) and type(value) is int:
         # --target_layers=3
         return wanted([value])
-    sys.exit(f'{where}: {name} = {value!r} is of type {type(value).__name__}, '
-             f'expected {wanted.__name__} like {default!r}')
+    sys.exit(
+        f'{where}: {name} = {value!r} is of type {type(value).__name__}, '
+        f'expected {wanted.__name__} like {default!r}'
+    )
 
 
 # ---- --help --------------------------------------------------------------------------------------
+
 
 def help_text(scope, defaults):
     """Returns what --help prints: the script's docstring, then its hyperparameters by group, each
@@ -286,10 +301,11 @@ def commented_assignments(path):
     found = []
     # the line behind the statement before
     first = 0
-    for statement in body[:configure_call(body)]:
+    for statement in body[: configure_call(body)]:
         if isinstance(statement, (ast.Assign, ast.AnnAssign)):
-            above = [line[2:] for line in lines[first:statement.lineno - 1]
-                     if line.startswith('# ')]
+            above = [
+                line[2:] for line in lines[first : statement.lineno - 1] if line.startswith('# ')
+            ]
             comments = []
             for line in above:
                 if line.startswith('-- '):
@@ -309,6 +325,7 @@ def commented_assignments(path):
 
 
 # ---- another machine -----------------------------------------------------------------------------
+
 
 def settle_environment():
     """Makes what a script finds on another machine no reason to fail. Every script imports this
