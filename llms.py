@@ -1,6 +1,11 @@
 """
-The language models.
+The frozen language models: loading them, and what model.py must know of a family's layers.
+
+To add a family whose layers differ from LLaMA's, write a small class and name it in FAMILIES.
+
+Shapes: B inputs, N tokens, D width, K key/value heads, C channels of a head.
 """
+
 import nanopalm.wheels  # noqa: F401  (first: mends torchvision on CPU-only torch)
 
 import torch
@@ -8,45 +13,149 @@ import transformers
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 from transformers.models.llama.modeling_llama import apply_rotary_pos_emb
 
-LLM_FAMILIES = ('llama', 'mistral', 'qwen2', 'qwen3', 'opt')    # the layouts of layer that `keys_values` knows
+# ---- the families --------------------------------------------------------------------------------
 
 
-def keys_values(layer, z, rotary):
-    """The keys and values that a stock decoder layer makes of z (B, N, D): two (B, K, N, C), and nothing else of the layer."""
-    attention = layer.self_attn
-    if hasattr(layer, 'input_layernorm'):                       # LLaMA, Mistral, Qwen
-        z = layer.input_layernorm(z)
-    elif layer.do_layer_norm_before:                            # OPT but for the post-norm 350m
-        z = layer.self_attn_layer_norm(z)
-    k, v = (proj(z).unflatten(-1, (-1, attention.head_dim)) for proj in (attention.k_proj, attention.v_proj))
-    if hasattr(attention, 'k_norm'):                            # Qwen3
-        k = attention.k_norm(k)
-    k, v = k.transpose(1, 2), v.transpose(1, 2)
-    if rotary is not None:
-        k, _ = apply_rotary_pos_emb(k, k, *rotary)
-    return k, v
+class Llama:
+    """LLaMA, Mistral, Qwen2: a norm in front of each block, rotary positions.
+
+    A prefix of N tokens has the positions -N..-1, in every layer; text starts at 0. Rotary
+    attention reads differences of positions alone, so negative ones do no harm."""
+
+    def __init__(self, llm):
+        self.decoder = llm.get_decoder()
+
+    def prefix_positions(self, n, device):
+        """Returns the positions of n tokens in front of the text, (1, n)."""
+        return torch.arange(-n, 0, device=device)[None]
+
+    def prompt_start(self, cfg):
+        """Returns the position of the first of the trained prompt tokens."""
+        return 0
+
+    def to_stream(self, embeddings):
+        """Returns word embeddings as they enter layer 0, (B, N, D)."""
+        return embeddings
+
+    def stream_starts(self):
+        """Returns the modules whose output is the beginning of the residual stream."""
+        return [self.decoder.get_input_embeddings()]
+
+    def rotary(self, z):
+        """Returns (cos, sin) for tokens z (B, N, D) of the prefix, None for learned positions."""
+        return self.decoder.rotary_emb(z, self.prefix_positions(z.shape[1], z.device))
+
+    def keys_values(self, layer, z, rotary):
+        """Returns the keys and values that a decoder layer makes of z (B, N, D), both (B, K, N, C),
+        and computes nothing else of the layer."""
+        attention = layer.self_attn
+        z = self.attention_norm(layer, z)
+        k = attention.k_proj(z).unflatten(-1, (-1, attention.head_dim))
+        v = attention.v_proj(z).unflatten(-1, (-1, attention.head_dim))
+        k = self.key_norm(attention, k).transpose(1, 2)
+        if rotary is not None:
+            k, _ = apply_rotary_pos_emb(k, k, *rotary)
+        return k, v.transpose(1, 2)
+
+    def attention_norm(self, layer, z):
+        return layer.input_layernorm(z)
+
+    def key_norm(self, attention, k):
+        return k
+
+    def block_ends(self, layer, block):
+        """Returns the two linear layers by which the input of an 'attention' or 'mlp' block enters
+        and its output leaves."""
+        if block == 'attention':
+            return layer.self_attn.q_proj, layer.self_attn.o_proj
+        return layer.mlp.gate_proj, layer.mlp.down_proj
 
 
-def block_ends(layer, block):
-    """The linear layers by which an 'attention' or 'mlp' block's input enters and its output leaves."""
-    if block == 'attention':
-        return layer.self_attn.q_proj, getattr(layer.self_attn, 'o_proj', None) or layer.self_attn.out_proj
-    return (layer.mlp.gate_proj, layer.mlp.down_proj) if hasattr(layer, 'mlp') else (layer.fc1, layer.fc2)
+class Qwen3(Llama):
+    """LLaMA with a norm on the keys (and queries) of each head."""
+
+    def key_norm(self, attention, k):
+        return attention.k_norm(k)
 
 
-def keep_stream_in_float32(llm):
-    """Half precision is for matrix products alone. What flows from layer to layer, and the norms that read it, stay in
-    float32: under autocast the LLM then computes what it would with float32 weights, in half the memory.
+class Opt(Llama):
+    """OPT: learned positions, which are added to the word embeddings alone. So the tokens of a
+    prefix have none, and with prompt_positions=False (eP-ALM) neither have the prompt tokens; both
+    count as position -1, whose embedding is replaced by 0. OPT-350m has its norms behind the
+    blocks, and word embeddings that are narrower than its layers."""
 
-    A stream in bfloat16 has 8 bits; what each layer adds to it is rounded away. Measured in docs/precision.md.
-    """
+    def __init__(self, llm):
+        super().__init__(llm)
+        self.decoder.embed_positions.register_forward_hook(
+            no_embedding_below_zero, with_kwargs=True
+        )
+
+    def prefix_positions(self, n, device):
+        return torch.full((1, n), -1, device=device)
+
+    def prompt_start(self, cfg):
+        return 0 if cfg.prompt_positions else -cfg.n_prompt
+
+    def to_stream(self, embeddings):
+        if self.decoder.project_in is None:
+            return embeddings
+        return self.decoder.project_in(embeddings)
+
+    def stream_starts(self):
+        starts = [self.decoder.get_input_embeddings(), self.decoder.project_in]
+        return [module for module in starts if module is not None]
+
+    def rotary(self, z):
+        return None
+
+    def attention_norm(self, layer, z):
+        return layer.self_attn_layer_norm(z) if layer.do_layer_norm_before else z
+
+    def block_ends(self, layer, block):
+        if block == 'attention':
+            return layer.self_attn.q_proj, layer.self_attn.out_proj
+        return layer.fc1, layer.fc2
+
+
+def no_embedding_below_zero(module, args, kwargs, embedding):
+    """Forward hook on OPT's learned positions."""
+    return embedding.masked_fill((kwargs['position_ids'] < 0)[..., None], 0)
+
+
+# the one list of families: transformers' model type, and its class
+FAMILIES = dict(llama=Llama, mistral=Llama, qwen2=Llama, qwen3=Qwen3, opt=Opt)
+
+
+def family_of(llm):
+    """Returns the family of a causal LM of transformers. Raises ValueError for one that is not in
+    FAMILIES."""
+    check_family(llm.config.model_type)
+    return FAMILIES[llm.config.model_type](llm)
+
+
+def check_family(model_type, where=''):
+    if model_type not in FAMILIES:
+        raise ValueError(
+            f'{where}the layers of {model_type!r} models cannot be given a prefix; '
+            f'known: {", ".join(FAMILIES)}'
+        )
+
+
+# ---- half precision ------------------------------------------------------------------------------
+
+
+def keep_stream_in_float32(llm, family):
+    """Leaves half precision to matrix products alone. What flows from layer to layer, and the norms
+    that read it, stay in float32: under autocast the LLM then computes what it would with float32
+    weights, in half the memory.
+
+    A stream in bfloat16 has 8 bits, and what each layer adds to it is rounded away. Measured in
+    docs/precision.md."""
     for module in llm.modules():
         if 'Norm' in type(module).__name__:
             module.float()
-    # the stream begins here; OPT-350m projects its narrower embeddings first
-    for start in (llm.get_input_embeddings(), getattr(llm.get_decoder(), 'project_in', None)):
-        if start is not None:
-            start.register_forward_hook(to_float32)
+    for module in family.stream_starts():
+        module.register_forward_hook(to_float32)
 
 
 def to_float32(module, args, output):
@@ -54,43 +163,61 @@ def to_float32(module, args, output):
     return output.float()
 
 
-def no_embedding_below_zero(module, args, kwargs, embedding):
-    """Hook on OPT's learned positions: perceptual tokens, and eP-ALM's prompt tokens at position -1, have none."""
-    return embedding.masked_fill((kwargs['position_ids'] < 0)[..., None], 0)
-
-
-def read_llm_config(name):
-    """The config.json of a local folder or Hub id as a dict, unlike AutoConfig's of any family. Raises FileNotFoundError."""
-    try:
-        return transformers.PreTrainedConfig.get_config_dict(name)[0]
-    except Exception as e:
-        raise not_loaded(name, e) from e
-
-
-def not_loaded(name, error):
-    """FileNotFoundError for an LLM that cannot be had, with the first line of why."""
-    return FileNotFoundError(
-        f'llm={name!r} could not be loaded: neither a folder of a transformers model here nor a Hub id that can be had '
-        f'({str(error).splitlines()[0][:200]}). `python prepare.py demo` makes data/models/smollm2-135m')
+# ---- loading -------------------------------------------------------------------------------------
 
 
 def load_llm(name, dtype, weights=True):
-    """A causal LM and its tokenizer by local folder or Hub id; without its weights, its shapes alone. Raises ValueError for a family that is not in
-    LLM_FAMILIES, before its weights are read, and FileNotFoundError for what cannot be loaded."""
-    family = read_llm_config(name).get('model_type')
+    """Returns a causal LM and its tokenizer by local folder or Hub id; without weights, its shapes
+    alone. Raises ValueError for a family that is not in FAMILIES, before any weights are read, and
+    FileNotFoundError for what cannot be loaded."""
+    model_type = read_llm_config(name).get('model_type')
+    # without a model type there is no model here, which the loading below says better
+    if model_type is not None:
+        check_family(model_type, where=f'llm={name!r}: ')
     try:
-        if family in (None, *LLM_FAMILIES):                      # None: no model here, of which these say more
-            tokenizer = AutoTokenizer.from_pretrained(name)
-            llm = (AutoModelForCausalLM.from_pretrained(name, dtype=getattr(torch, dtype)) if weights
-                   else AutoModelForCausalLM.from_config(AutoConfig.from_pretrained(name)))
-    except Exception as e:
-        raise not_loaded(name, e) from e
-    if family not in LLM_FAMILIES:
-        raise ValueError(f'llm={name!r}: the layers of {family!r} models cannot be given a prefix; known: {", ".join(LLM_FAMILIES)}')
-    if tokenizer.eos_token_id is None:
-        raise ValueError(f'llm={name!r}: its tokenizer has no eos_token, which every text ends with; tokenizer_config.json can name one')
-    if tokenizer.pad_token_id is None or tokenizer.pad_token_id >= llm.config.vocab_size:   # none, or one that the weights do not have
-        tokenizer.pad_token = tokenizer.unk_token or tokenizer.eos_token                    # masked, and no label: EOS does no harm
-    llm.generation_config = transformers.GenerationConfig(
-        eos_token_id=tokenizer.eos_token_id, pad_token_id=tokenizer.pad_token_id, bos_token_id=tokenizer.bos_token_id)
+        tokenizer = AutoTokenizer.from_pretrained(name)
+        if weights:
+            llm = AutoModelForCausalLM.from_pretrained(name, dtype=getattr(torch, dtype))
+        else:
+            llm = AutoModelForCausalLM.from_config(AutoConfig.from_pretrained(name))
+    except Exception as error:
+        raise not_loaded(name, error) from error
+    settle_special_tokens(name, llm, tokenizer)
     return llm, tokenizer
+
+
+def settle_special_tokens(name, llm, tokenizer):
+    """Gives the tokenizer a pad token, and the LLM the generation config of its own special tokens
+    and nothing else. Raises ValueError for a tokenizer without an end of text."""
+    if tokenizer.eos_token_id is None:
+        raise ValueError(
+            f'llm={name!r}: its tokenizer has no eos_token, which every text ends with; '
+            f'tokenizer_config.json can name one'
+        )
+    # a pad token may be missing, or be one that the weights do not have
+    if tokenizer.pad_token_id is None or tokenizer.pad_token_id >= llm.config.vocab_size:
+        # it is masked, and never a label, so the end of text does no harm
+        tokenizer.pad_token = tokenizer.unk_token or tokenizer.eos_token
+    llm.generation_config = transformers.GenerationConfig(
+        eos_token_id=tokenizer.eos_token_id,
+        pad_token_id=tokenizer.pad_token_id,
+        bos_token_id=tokenizer.bos_token_id,
+    )
+
+
+def read_llm_config(name):
+    """Returns the config.json of a local folder or Hub id as a dict. Raises FileNotFoundError."""
+    try:
+        return transformers.PreTrainedConfig.get_config_dict(name)[0]
+    except Exception as error:
+        raise not_loaded(name, error) from error
+
+
+def not_loaded(name, error):
+    """Returns the FileNotFoundError for an LLM that cannot be loaded, with the first line of why."""
+    reason = str(error).splitlines()[0][:200]
+    return FileNotFoundError(
+        f'llm={name!r} could not be loaded: it is neither a folder of a transformers model here '
+        f'nor a Hub id that can be reached ({reason}). '
+        f'`python prepare.py demo` makes data/models/smollm2-135m'
+    )

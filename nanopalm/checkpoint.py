@@ -1,6 +1,10 @@
 """
-A run -> its model: building, saving, loading.
+From a run's hyperparameters to its model, and from a model to a checkpoint and back.
+
+A checkpoint is a safetensors file of the trained tensors alone (megabytes, never the frozen models)
+with the run's hyperparameters, library versions and scores in its metadata.
 """
+
 import json
 import os
 
@@ -19,15 +23,53 @@ from model import PALM
 from nanopalm.files import write_atomically
 from nanopalm.parallel import shard_over_processes
 
+# hyperparameters that were added after checkpoints had been written, with what those runs had
+LATER_HYPERPARAMETERS = dict(token_init_std=0.02, llm_train_mode=False, target_layers=())
+# old and new names of trained tensors
+RENAMED = {'.pool.weight': '.pool.layer.weight', '.pool.bias': '.pool.layer.bias'}
+
+
+# ---- building ------------------------------------------------------------------------------------
+
+
+def build(config, device, dtype, shard=False):
+    """Returns (PALM on the device, tokenizer) for a run's hyperparameters. Device 'meta': shapes
+    alone, no weights are read. shard: the LLM is distributed over all processes."""
+    cfg = AdapterConfig(**{name: config[name] for name in AdapterConfig.__dataclass_fields__})
+    weights = device != 'meta'
+    with torch.device('cpu' if weights else 'meta'):
+        llm, tokenizer = load_llm(config['llm'], dtype, weights)
+        encoder = None
+        if config['encoder']:
+            sizes = ('image_size', 'video_frames', 'video_tokens', 'audio_seconds')
+            sizes = {name: config[name] for name in sizes}
+            encoder = Encoder(config['encoder'], cfg.source_layers, pretrained=weights, **sizes)
+        adapter = Adapter(
+            cfg,
+            d_in=encoder.dim if encoder else None,
+            grid=encoder.grid if encoder else None,
+            d_llm=llm.config.hidden_size,
+            n_layers=llm.config.num_hidden_layers,
+            d_embed=llm.get_input_embeddings().embedding_dim,
+        )
+    prefix_start = ()
+    if cfg.prefix_start:
+        prefix_start = tokenizer(cfg.prefix_start, add_special_tokens=False).input_ids
+    fast_paths = config.get('fast_paths', True)
+    model = PALM(llm, adapter, encoder, prefix_start, fast_paths=fast_paths)
+    if shard:
+        shard_over_processes(llm, device)
+    return model.to(device), tokenizer
+
 
 def pick_device_and_dtype(device, dtype, llm=''):
-    """'auto' -> a GPU if there is one; float32 on a CPU. On a GPU the half precision that this LLM, a folder or Hub id, was
-    published in: its weights are exact there, and its activations have the range they had in training.
+    """Returns (device, dtype) in place of 'auto': a GPU if there is one; float32 on a CPU. On a GPU
+    the half precision that this LLM, a folder or Hub id, was published in: its weights are exact
+    there, and its activations have the range that they had in training.
 
-    Why: docs/precision.md. Raises ValueError for a device that is not there.
-    """
+    Why: docs/precision.md. Raises ValueError for a device that does not exist."""
     if device.split(':')[0] not in ('auto', 'cpu', 'cuda', 'mps'):
-        raise ValueError(f"device={device!r}: expected 'auto', 'cpu', 'cuda', 'cuda:1' or so, or 'mps'")
+        raise ValueError(f"device={device!r}: expected 'auto', 'cpu', 'cuda', 'cuda:1' or 'mps'")
     if device.startswith('cuda') and not torch.cuda.is_available():
         raise ValueError(f'device={device!r}: there is no GPU that this torch can use')
     if device == 'auto':
@@ -37,56 +79,73 @@ def pick_device_and_dtype(device, dtype, llm=''):
     elif dtype == 'auto':
         config = read_llm_config(llm) if llm else {}
         published = config.get('dtype') or config.get('torch_dtype')
-        dtype = 'float16' if published == 'float16' or not torch.cuda.is_bf16_supported() else 'bfloat16'
+        half = published == 'float16' or not torch.cuda.is_bf16_supported()
+        dtype = 'float16' if half else 'bfloat16'
     return device, dtype
 
 
-def build(config, device, dtype, shard=False):
-    """The knobs of a run -> (PALM on the device, tokenizer). Device 'meta': shapes alone, no weights are read. shard: the LLM over all processes."""
-    weights, cfg = device != 'meta', AdapterConfig(**{k: config[k] for k in AdapterConfig.__dataclass_fields__})
-    with torch.device(device if not weights else 'cpu'):
-        llm, tokenizer = load_llm(config['llm'], dtype, weights)
-        how = {k: config[k] for k in ('image_size', 'video_frames', 'video_tokens', 'audio_seconds')}
-        encoder = Encoder(config['encoder'], cfg.source_layers, pretrained=weights, **how) if config['encoder'] else None
-        adapter = Adapter(cfg, encoder and encoder.dim, encoder and encoder.grid, llm.config.hidden_size, llm.config.num_hidden_layers,
-                          llm.get_input_embeddings().embedding_dim)
-    start = tokenizer(cfg.prefix_start, add_special_tokens=False).input_ids if cfg.prefix_start else ()
-    model = PALM(llm, adapter, encoder, start)
-    if shard:
-        shard_over_processes(llm, device)
-    return model.to(device), tokenizer
+# ---- saving and loading --------------------------------------------------------------------------
 
 
 def save_adapter(path, trained, config, **facts):
-    """Trained tensors {name: tensor} as safetensors; the run's knobs, library versions and facts (iteration, losses) in its metadata."""
-    versions = dict(torch=torch.__version__, transformers=transformers.__version__, timm=timm.__version__)
-    metadata = dict(config=json.dumps(config), versions=json.dumps(versions), facts=json.dumps(facts))
+    """Writes trained tensors {name: tensor}; facts: the iteration, its losses and scores."""
+    versions = dict(
+        torch=torch.__version__, transformers=transformers.__version__, timm=timm.__version__
+    )
+    metadata = dict(
+        config=json.dumps(config), versions=json.dumps(versions), facts=json.dumps(facts)
+    )
     tensors = {name: p.detach().cpu().contiguous() for name, p in trained.items()}
     write_atomically(path, lambda temporary: save_file(tensors, temporary, metadata))
 
 
 def load_checkpoint(out_dir, which='best', device='auto', dtype='auto', bad_rows=''):
-    """(model in eval mode, tokenizer, the knobs it was trained with). which: 'best' or 'last'. bad_rows: in place of that knob."""
+    """Returns (model in eval mode, tokenizer, the hyperparameters it was trained with). which:
+    'best' or 'last'. bad_rows: in place of the run's. Raises FileNotFoundError where there is no
+    checkpoint, ValueError for a file that is none or does not fit."""
     path = os.path.join(out_dir, f'{which}.safetensors')
-    if not os.path.isfile(path):
-        raise FileNotFoundError(f'{path}: no such checkpoint; train.py writes it into its out_dir')
-    try:
-        with safe_open(path, 'pt') as f:
-            # checkpoints of before these two were hyperparameters: they had these values
-            config = dict(token_init_std=0.02, llm_train_mode=False) | json.loads(f.metadata()['config'])
-            config |= dict(bad_rows=bad_rows) if bad_rows else {}
-            tensors = {name: f.get_tensor(name) for name in f.keys()}
-    except Exception as e:
-        raise ValueError(f'{path} is no checkpoint of train.py ({type(e).__name__}: {e})') from e
+    config, tensors = read_checkpoint(path)
+    if bad_rows:
+        config['bad_rows'] = bad_rows
     device, dtype = pick_device_and_dtype(device, dtype, config['llm'])
     try:
         model, tokenizer = build(config, device, dtype)
-    except KeyError as e:
-        raise ValueError(f'{path} is of an older version: its config has no {e}') from e
+    except KeyError as error:
+        raise ValueError(f'{path} is of an older version: its config has no {error}') from error
+    copy_trained(model, tensors, path)
+    return model.eval(), tokenizer, config
+
+
+def read_checkpoint(path):
+    """Returns (hyperparameters, {name: tensor}) of a checkpoint."""
+    if not os.path.isfile(path):
+        raise FileNotFoundError(f'{path}: no such checkpoint; train.py writes it into its out_dir')
+    try:
+        with safe_open(path, 'pt') as file:
+            config = LATER_HYPERPARAMETERS | json.loads(file.metadata()['config'])
+            tensors = {name: file.get_tensor(name) for name in file.keys()}
+    except Exception as error:
+        raise ValueError(
+            f'{path} is no checkpoint of train.py ({type(error).__name__}: {error})'
+        ) from error
+    config['target_layers'] = tuple(config['target_layers'])
+    return config, {current_name(name): tensor for name, tensor in tensors.items()}
+
+
+def current_name(name):
+    for old, new in RENAMED.items():
+        if name.endswith(old):
+            return name.removesuffix(old) + new
+    return name
+
+
+def copy_trained(model, tensors, path):
+    """Copies tensors {name: tensor} into the trained parameters of a model. Raises ValueError where
+    the names differ."""
     trained = model.trained()
     if set(trained) != set(tensors):
-        raise ValueError(f'{path}: its tensors are not those of its config: {sorted(set(trained) ^ set(tensors))[:4]}')
+        differ = sorted(set(trained) ^ set(tensors))[:4]
+        raise ValueError(f'{path}: its tensors are not those of its config: {differ}')
     with torch.no_grad():
-        for name, p in trained.items():
-            p.copy_(tensors[name])
-    return model.eval(), tokenizer, config
+        for name, parameter in trained.items():
+            parameter.copy_(tensors[name])

@@ -1,34 +1,55 @@
 """
-What a large LLM may need to be trained through, in time or in memory: knobs of train.py, none of which changes what is computed.
+What a large LLM may need to be trained through, in time or in memory: hyperparameters of train.py,
+none of which changes what is computed.
 """
+
 import torch
 import torch.nn as nn
 from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import fully_shard
 from torch.utils.checkpoint import checkpoint
 
+from model import injected
+
 
 def checkpoint_activations(layer):
-    """The backward pass computes the activations of this decoder layer again, so that none are kept. With frozen weights
-    a step then costs 6 FLOPs per weight and token in place of 4."""
-    forward, attention = layer.forward, layer.self_attn
+    """Lets the backward pass compute the activations of this decoder layer again, so that none are
+    kept. With frozen weights a step then costs 6 FLOPs per weight and token in place of 4."""
+    forward = layer.forward
 
-    def run(prefix, *args, **kwargs):
-        attention.prefix = prefix                               # the second time, that of another pass may stand there
-        return forward(*args, **kwargs)
+    def run(injection, *args, **kwargs):
+        # in the backward pass, the layer no longer has what was injected in the forward pass
+        with injected([layer], [injection]):
+            return forward(*args, **kwargs)
 
     def checkpointed(*args, **kwargs):
         # a layer with dropout (llm_train_mode) must draw the same numbers again
-        return checkpoint(run, getattr(attention, 'prefix', None), *args, use_reentrant=False,
-                          preserve_rng_state=layer.training, **kwargs)
+        return checkpoint(
+            run,
+            layer.injection,
+            *args,
+            use_reentrant=False,
+            preserve_rng_state=layer.training,
+            **kwargs,
+        )
 
     layer.forward = checkpointed
 
 
 def shard_over_processes(llm, device):
-    """FSDP2 of what is frozen and large: each process keeps its share of every linear layer, and has the whole of one only while it is used.
-    Layer by layer would do for the text; but of a layer that only makes keys and values for a prefix, two of the seven are needed."""
+    """Distributes what is frozen and large by FSDP2: each process keeps its share of every linear
+    layer, and has the whole of one only while it is used. Whole decoder layers would do for the
+    text; but of a layer that only makes keys and values for a prefix, two of the seven are used."""
     mesh = init_device_mesh(device.split(':')[0], (torch.distributed.get_world_size(),))
     trained = {p for p in llm.parameters() if p.requires_grad}
-    for linear in [m for m in llm.get_decoder().layers.modules() if isinstance(m, nn.Linear)]:
-        fully_shard(linear, mesh=mesh, ignored_params=trained)
+    layers = llm.get_decoder().layers
+    for module in [m for m in layers.modules() if isinstance(m, nn.Linear)]:
+        fully_shard(module, mesh=mesh, ignored_params=trained)
+
+
+def sum_over_processes(x, world, device):
+    """Returns the sum of a number over all processes, the same tensor in each."""
+    x = torch.as_tensor(x, device=device).clone()
+    if world > 1:
+        torch.distributed.all_reduce(x)
+    return x

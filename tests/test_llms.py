@@ -31,7 +31,7 @@ from transformers import (
     Qwen3Config,
 )
 
-from llms import LLM_FAMILIES, load_llm
+from llms import FAMILIES, load_llm
 from nanopalm import datasets as rows
 from nanopalm.checkpoint import build, load_checkpoint
 from nanopalm.generate import generate_texts
@@ -185,7 +185,7 @@ TINY = dict(device='cpu', dtype='float32', adapter_dim=32, mapper_heads=4, n_que
 
 
 def test_every_known_family_is_tested():
-    assert {config.model_type for _, config, _ in LLMS.values()} == set(LLM_FAMILIES)
+    assert {config.model_type for _, config, _ in LLMS.values()} == set(FAMILIES)
 
 
 @pytest.mark.parametrize('name', LLMS)
@@ -283,14 +283,14 @@ def test_a_tokenizer_without_eos(llms, tmp_path):
 def test_refused_families(family, llms, tmp_path):
     """By name, from config.json alone: the folder has no weights, and no code that it names is run."""
     (tmp_path / 'config.json').write_text(json.dumps(dict(model_type=family, auto_map=dict(AutoConfig='evil.Evil'))))
-    with pytest.raises(ValueError, match=f"'{family}' models cannot be given a prefix; known: {', '.join(LLM_FAMILIES)}"):
+    with pytest.raises(ValueError, match=f"'{family}' models cannot be given a prefix; known: {', '.join(FAMILIES)}"):
         load_llm(str(tmp_path), 'float32')
 
 
 def test_a_refused_family_is_an_error_in_words(run, encoder, pictures, tmp_path):
     (tmp_path / 'config.json').write_text(json.dumps(dict(model_type='gpt2')))
     said = run('train.py', *flags(**TINY, llm=tmp_path, encoder=encoder, dataset=pictures, out_dir=tmp_path / 'run'), fails=True)
-    assert f"llm='{tmp_path}': the layers of 'gpt2' models cannot be given a prefix; known: {', '.join(LLM_FAMILIES)}" in said
+    assert f"llm='{tmp_path}': the layers of 'gpt2' models cannot be given a prefix; known: {', '.join(FAMILIES)}" in said
 
 
 @pytest.mark.parametrize('text', [None, '{}', 'not JSON'])

@@ -25,7 +25,7 @@ from transformers import (
 
 from adapters import Adapter, AdapterConfig
 from configurator import run_config_file
-from llms import LLM_FAMILIES
+from llms import FAMILIES
 from model import PALM
 from naive import naive_generate, naive_logits, naive_loss
 from nanopalm.parallel import checkpoint_activations
@@ -113,7 +113,7 @@ greedy_or_beams = pytest.mark.parametrize('num_beams', [1, 3])
 # ---- the same numbers as the plain way ------------------------------------------------------------------------------
 
 def test_every_known_family_is_tested():
-    assert {c.model_type for c in LLMS.values()} == set(LLM_FAMILIES)
+    assert {c.model_type for c in LLMS.values()} == set(FAMILIES)
 
 
 @pytest.mark.parametrize('n_prompt, G, padding', [(0, 3, None), (3, 1, 'left'), (3, 3, 'right')])
@@ -326,7 +326,8 @@ def test_texts_of_an_input_share_its_prefix(llm, mechanism):
     palm = make(llm, mechanism)
     features, ids, _, _ = inputs(B, G)
     together = palm.logits(ids, features=features)
-    prefixes = {i: layer.self_attn.prefix for i, layer in enumerate(palm.decoder.layers) if layer.self_attn.prefix}
+    injections = palm.injections(palm.visual_tokens(palm.encode(features=features)))
+    prefixes = {i: injection.prefix for i, injection in enumerate(injections) if injection.prefix}
     assert list(prefixes) == list(MECHANISMS[mechanism][1])
     K = getattr(palm.llm.config, 'num_key_value_heads', None) or 4
     for (k, v, _), in prefixes.values():
@@ -342,7 +343,7 @@ def test_beams_share_all_of_a_prompt_but_its_last_token(monkeypatch):
     palm, asked = make(mechanism='limber_all', n_prompt=P), {}
     features, ids, _, _ = inputs(B, G, T)
     generate = palm.llm.generate
-    parts = lambda: [[(k.shape[0], k.shape[2], k.untyped_storage().nbytes() // k[0, 0, 0, :1].nbytes) for k, _, _ in layer.self_attn.prefix]
+    parts = lambda: [[(k.shape[0], k.shape[2], k.untyped_storage().nbytes() // k[0, 0, 0, :1].nbytes) for k, _, _ in layer.injection.prefix]
                      for layer in palm.decoder.layers]
     monkeypatch.setattr(palm.llm, 'generate', lambda **given: asked.update(given, before=parts(), ids=generate(**given), after=parts()) or asked['ids'])
     palm.generate(ids, features=features, num_beams=3, max_new_tokens=4)
@@ -421,10 +422,10 @@ def test_a_new_gate_is_closed(mechanism):
 def test_every_layer_reads_the_visual_tokens_of_its_own_source(llm):
     palm = make(llm, 'c_attn')
     features, ids, _, _ = inputs()
-    palm.logits(ids, features=features)
-    pairs = [layer.visual for layer in palm.decoder.layers[-3:]]
-    assert pairs[0] is pairs[1]                                     # targets 0 and 1 of 3: source 0
-    assert (pairs[1][0] - pairs[2][0]).abs().max() > 1e-2           # target 2: source 1
+    injections = palm.injections(palm.visual_tokens(palm.encode(features=features)))
+    keys = [injection.cross_attention[1] for injection in injections[-3:]]
+    assert keys[0] is keys[1]                                       # targets 0 and 1 of 3: source 0
+    assert (keys[1] - keys[2]).abs().max() > 1e-2                   # target 2: source 1
 
 
 @either_cross_attention

@@ -220,6 +220,7 @@ RULES = [
     (r'prompt_module\.prefix_embedding\.3\.(.*)', r'adapter.prompt_mlp.2.\1'),
 ]
 PARTS = [('scaling_param', 'scale'), ('bias_param', 'bias'), ('query_tokens', 'queries'),
+         ('.pooling.weight', '.pool.layer.weight'), ('.pooling.bias', '.pool.layer.bias'),
          ('.pooling.', '.pool.'), ('norm_layer', 'norm')]
 
 
