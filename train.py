@@ -1,13 +1,16 @@
 """
 Train an adapter between a frozen encoder and a frozen language model.
 
-    python train.py config/demo.py                                                  # one process, CPU or one GPU
-    torchrun --standalone --nproc_per_node=8 train.py config/coco_depalm.py         # one machine, 8 GPUs
-    python train.py config/demo.py --learning_rate=1e-3 --out_dir=out/try1          # any knob below, or of adapters.AdapterConfig
+    python train.py config/demo.py                                    # one process, CPU or GPU
+    torchrun --standalone --nproc_per_node=8 train.py config/coco_depalm.py         # 8 GPUs
+    python train.py config/demo.py --learning_rate=1e-3 --out_dir=out/try1
+    python train.py --help                                            # all hyperparameters
 
-Writes into out_dir: best.safetensors and last.safetensors (the adapter: megabytes, never the frozen models), resume.pt (all that
-`--init_from=resume` needs to continue bit-exactly), metrics.jsonl, loss.png, config.json.
+Writes into out_dir: best.safetensors and last.safetensors (the adapter: megabytes, never the frozen
+models), resume.pt (all that `--init_from=resume` needs to continue bit-exactly), metrics.jsonl,
+loss.png and config.json.
 """
+
 import contextlib
 import functools
 import hashlib
@@ -16,469 +19,439 @@ import math
 import os
 import sys
 import time
-from dataclasses import asdict
-from pathlib import Path
 
 import torch
 import torch.distributed as dist
 from torch.nn.parallel import DistributedDataParallel as DDP
 from tqdm import tqdm
 
-import adapters
 from adapters import AdapterConfig
-from configurator import configure
+from configurator import (
+    at_least,
+    between,
+    configure,
+    may_change,
+    may_change_on_resume,
+    one_of,
+)
 from data import ExampleDataset, collate, shuffled_batches, split_captions, tokenize_examples
 from nanopalm.cache import feature_cache, report_bad
-from nanopalm.checkpoint import build, load_checkpoint, pick_device_and_dtype, save_adapter
+from nanopalm.checkpoint import (
+    build,
+    copy_trained,
+    load_checkpoint,
+    pick_device_and_dtype,
+    save_adapter,
+)
 from nanopalm.datasets import load_examples
-from nanopalm.examples import BadData, medium_of, merge_captions, spread_examples, target_texts
+from nanopalm.errors import explain_errors
+from nanopalm.examples import BadData, medium_of, target_texts
 from nanopalm.files import write_atomically
 from nanopalm.generate import generate_texts
-from nanopalm.logs import draw_losses, find_peak_flops, make_logger, peak_memory, training_flops
-from nanopalm.parallel import checkpoint_activations
+from nanopalm.logs import (
+    draw_losses,
+    find_peak_flops,
+    make_logger,
+    peak_memory,
+    training_flops,
+)
+from nanopalm.parallel import checkpoint_activations, sum_over_processes, worker_options
 from nanopalm.progress import BAR
 from nanopalm.prompts import check_prompt_end
+from nanopalm.runs import open_run, read_state, record, remove_later_entries
 from nanopalm.seeds import seeded
+from nanopalm.validation import examples_to_score, is_better, score_texts
 
-# ---- knobs: config files and --key=value override them; those of the adapter are in adapters.AdapterConfig ----------
-# models
-llm = 'data/models/smollm2-135m'    # a local folder or a Hub id
-encoder = 'data/models/efficientnet-lite0'  # a name in encoders.py, of timm or the Hub, or a local folder; None = blind
-image_size = 0                      # pixels, 0 = the encoder's own
-video_frames = 0                    # of a clip, 0 = the encoder's own; given to an image encoder, it sees each frame by itself
-video_tokens = 'all'                # of all frames, or their 'mean' over time
-audio_seconds = 0                   # of a clip, 0 = the encoder's own; only Whisper can do with fewer
-resize = 'squash'                   # to a square: 'squash' as the papers, 'squash_whole' without their enlarging, 'pad' with white, 'crop' the centre
-# data
-dataset = 'data/stamps'             # a folder of train/val/test.jsonl, one .jsonl file, or a name in rows.DATASETS
-data_dir = 'data/coco'              # where a named data set's official files are
-restval = False                     # COCO: train on Karpathy's restval images too
-row_per_caption = False             # eP-ALM: each caption is an input of its own
-train_rows = 0.0                    # 0 = all; a fraction up to 1, or a number of rows, drawn by the seed
-instruction = '{prompt}'            # around the question, empty for captions
-answer_prompt = ''                  # between it and the answer
-prompt_end = ''                     # a token that ends every prompt: '</a>' in the papers, of OPT
-target_space = True                 # between prompt and answer; the papers have none with OPT
-loss_on_prompt = False              # eP-ALM: the question is learned, too
-bad_rows = 'error'                  # 'skip': a file that cannot be read is left out, and listed
-max_text_tokens = 50                # of a caption or answer
-num_workers = 2
-# feature cache: run the frozen encoder once over the data set
+# ---- hyperparameters: config files and --key=value override them ---------------------------------
+# (`: at_least(1)` says which values are allowed; `may_change`, that a resumed run may have another)
+
+# -- models
+llm = 'data/models/smollm2-135m'  # a local folder or a Hub id
+# a name in encoders.py, of timm or the Hub, or a local folder; several with commas; None = blind
+encoder = 'data/models/efficientnet-lite0'
+# several encoders: their 'tokens' side by side, or their 'channels' joined per patch
+encoder_join: one_of('tokens', 'channels') = 'tokens'
+image_size: at_least(0) = 0  # pixels, 0 = the encoder's own
+# of a clip, 0 = the encoder's own; given to an image encoder, it sees each frame by itself
+video_frames: at_least(0) = 0
+video_tokens: one_of('all', 'mean') = 'all'  # of all frames, or their mean over time
+audio_seconds: at_least(0) = 0  # of a clip, 0 = the encoder's own; only Whisper can do with fewer
+# to a square: 'squash' as the papers, 'squash_whole' without their enlarging, 'pad' with white,
+# 'crop' the centre
+resize: one_of('squash', 'squash_whole', 'pad', 'crop') = 'squash'
+
+# -- data
+# a folder of train/val/test.jsonl, one .jsonl file, or a name in nanopalm/datasets.py
+dataset = 'data/stamps'
+data_dir = 'data/coco'  # where the official files of a named data set are
+restval = False  # COCO: train on Karpathy's restval images, too
+row_per_caption = False  # eP-ALM: each caption is an example of its own
+train_rows: at_least(0) = 0.0  # 0 = all; a fraction up to 1, or a number, drawn by the seed
+bad_rows: one_of('error', 'skip') & may_change = 'error'  # 'skip' leaves out unreadable files
+max_text_tokens: at_least(1) = 50  # of a caption or answer
+num_workers: at_least(0) & may_change = 2  # processes that load files
+
+# -- prompt, in this order (nanopalm/prompts.py composes it)
+instruction = '{prompt}'  # around the question, empty for captions
+answer_cue = ''  # behind the question, left out where a chat template says whose turn it is
+# '' = none, 'own' = the LLM's, or a name in nanopalm/prompts.py
+chat_template = ''
+answer_prompt = ''  # in front of the answer
+caption_prompt = ''  # in place of all these where a data set of the papers asks nothing
+prompt_end = ''  # a token that ends every prompt: '</a>' in the papers, of OPT
+target_space = True  # between prompt and answer; the papers have none with OPT
+loss_on_prompt = False  # eP-ALM: the question is learned, too
+
+# -- feature cache: the frozen encoder is run once over the data set
 cache_features = False
-cache_dir = 'data/cache'
-cache_views = 1                     # 1 plain view of each training picture and this many - 1 augmented ones
-cache_batch_size = 32
-# optimisation (the papers')
-batch_size = 16                     # inputs per micro step, over all processes
-texts_per_input = 1                 # captions of an input that share its prefix in one step
-group_lengths = False               # batches of texts of like length: less padding, but not quite the papers' random batches
-accumulate = 1                      # micro steps per optimizer step; their gradients are summed, as in the papers' code
-epochs = 8
-max_iters = 0                       # optimizer steps, 0 = epochs
-learning_rate = 8e-4
-prompt_rate = 0.0                   # learning rate of the prompt tokens, 0 = learning_rate
-prompt_schedule = True              # False (eP-ALM): that of the prompt tokens stays what it is
-warmup = 0.2                        # of all steps, linear; then cosine
-warmup_from = 0.0                   # of learning_rate, at its start; 0 = its first step's share
-schedule_by = 'step'                # 'epoch' (eP-ALM): the rate changes with the epoch alone
-warmup_epochs = 0                   # then, in place of warmup: stairs, of 100 steps each
-min_lr = 1e-4                       # of learning_rate, at the end
-weight_decay = 0.1
-beta2 = 0.999
-adam_eps = 1e-4
-grad_clip = 0.8                     # 0 = none
-label_smoothing = 2e-3
-seed = 0
-# system
-out_dir = 'out/run'
-init_from = 'scratch'               # 'scratch'; 'resume' out_dir's run; 'auto' = resume if there is one; or another run's out_dir
-device = 'auto'                     # 'cpu', 'cuda', 'cuda:1', ...
-dtype = 'auto'                      # 'float32', 'bfloat16' or 'float16' (with a scaler); auto = float32 on a CPU, on a GPU as the LLM was published
-compile = False                     # torch.compile of the LLM's layers
-shard_llm = False                   # FSDP: each process keeps a share of the frozen LLM, for one that is larger than a GPU
-checkpoint_layers = False           # less memory for more time: the backward pass computes each LLM layer's activations again
-# logging
-log_interval = 10                   # steps
-eval_interval = 100                 # steps between validation losses, samples and checkpoints
-eval_rows = 500                     # at most, spread over the validation split
-n_samples = 4                       # validation pictures described at every evaluation
-eval_metric = 'loss'                # chooses the best checkpoint: 'loss', 'CIDEr' or 'accuracy'
-eval_metric_rows = 200              # validation rows, spread over the split, it is computed on
-eval_metric_beams = 1               # their texts are generated with; 1 = greedy
-logger = 'none'                     # 'tensorboard' or 'wandb' as well
+cache_dir: may_change = 'data/cache'
+# 1 plain view of each training picture and this many - 1 augmented ones
+cache_views: at_least(1) = 1
+cache_batch_size: at_least(1) & may_change = 32
+
+# -- connector: encoder tokens -> LLM tokens
+connector = 'qpmapper'  # a name in adapters.CONNECTORS
+adapter_dim: at_least(0) = 1024  # width of mappers and resamplers, 0 = the LLM's
+# exact GELU or none, in mappers and between the layers of the output MLP
+activation: one_of('gelu', 'none') = 'gelu'
+out_layers: at_least(1) = 1  # linear layers from the connector's width to the LLM's
+norm: one_of('rms', 'layer') = 'rms'  # of resampled and of injected tokens
+
+# -- mappers (qpmapper, qformer, r_qpmapper)
+n_queries: at_least(1) = 32  # learned queries = tokens that come out (r_qpmapper: per group)
+mapper_layers: at_least(1) = 2
+mapper_heads: at_least(1) = 8
+mapper_dropout: between(0, 1) = 0.1
+learned_queries = True  # False: the first n_queries outputs are kept
+query_per_target = False  # own queries for every target layer
+
+# -- resamplers (r_*)
+reduction: at_least(1) = 4  # r: patches that become one token
+drop_cls = False
+duplicate_cls: at_least(0) = 1  # copies of CLS in front of the resampled tokens
+
+# -- sources: which hidden states are read
+source_layers: at_least(1) = 1  # the last n of the encoder
+# all tokens, or CLS alone (connector 'linear'; the others read all)
+source_tokens: one_of('all', 'cls') = 'all'
+source_dropout: between(0, 1) = 0.0  # of hidden states; not in the papers, for small data
+merge_sources = False  # concatenate the sources along the tokens: every target gets the same
+n_connectors: at_least(1) = 1  # 1 = shared by all targets; as many as sources = one for each
+
+# -- target layers: where in the LLM the tokens are injected
+target_layers = ()  # such as 3,7,20; () = those that the next three say
+n_targets = 1
+last_target = 0  # negative counts from the top: -4 is the fourth from the top
+target_stride = 1
+keep_to_end = True  # tokens flow on to the top of the LLM; False: dropped after the last target
+# a text in front of the tokens at layer 0, such as '<s>': an LLM's first token is its attention sink
+prefix_start = ''
+noncausal_prefix = False  # visual tokens see each other in both directions where they flow
+token_norm = False  # normalise the tokens at each target layer
+token_bias = False  # then y * scale + bias at each target layer
+token_bias_per_token = False
+
+# -- prompt tuning, and what is trained inside the frozen backbones
+n_prompt: at_least(0) = 1  # trained tokens in front of the text
+# standard deviation that queries and prompt tokens start from; 1 in the papers' code
+token_init_std: at_least(0) = 0.02
+prompt_mlp = False  # eP-ALM: prompt tokens go through Linear, Tanh, Linear
+prompt_positions = True  # False (eP-ALM): prompt tokens have no position, text starts at 0
+# True, as in the papers' code: the LLM's own dropout is on in training (OPT 0.1, LLaMA none)
+llm_train_mode = False
+llm_bias_tuning = False  # y * scale + bias after every Linear of the LLM
+llm_norm_tuning = False  # the norms of the LLM are trained
+encoder_bias_tuning = False  # the same for the encoder, which then cannot be cached
+encoder_norm_tuning = False
+# eP-ALM's adapters inside the LLM
+bottleneck: one_of('none', 'normal', 'parallel', 'scaled') = 'none'
+bottleneck_at: one_of('mlp', 'attention') = 'mlp'
+bottleneck_factor: at_least(1) = 4  # they are d_llm / factor wide
+
+# -- optimisation (the papers')
+batch_size: at_least(1) = 16  # inputs per micro step, over all processes
+texts_per_input: at_least(1) = 1  # captions of an input that share its prefix in one step
+# batches of texts of like length: less padding, but not quite the papers' random batches
+group_lengths = False
+# micro steps per optimizer step; their gradients are summed, as in the papers' code
+accumulate: at_least(1) = 1
+epochs: at_least(0) & may_change = 8
+max_iters: at_least(0) & may_change = 0  # optimizer steps, 0 = epochs
+learning_rate: at_least(0) = 8e-4
+prompt_rate: at_least(0) = 0.0  # learning rate of the prompt tokens, 0 = learning_rate
+prompt_schedule = True  # False (eP-ALM): that of the prompt tokens stays what it is
+warmup: between(0, 1) = 0.2  # of all steps, linear; then cosine
+warmup_from: between(0, 1) = 0.0  # of learning_rate, at its start; 0 = its first step's share
+schedule_by: one_of('step', 'epoch') = 'step'  # eP-ALM: the rate changes with the epoch alone
+warmup_epochs: at_least(0) = 0  # then, in place of warmup: stairs, of 100 steps each
+min_lr: between(0, 1) = 1e-4  # of learning_rate, at the end
+weight_decay: at_least(0) = 0.1
+beta1: between(0, 1) = 0.9
+beta2: between(0, 1) = 0.999
+adam_eps: at_least(0) = 1e-4
+grad_clip: at_least(0) = 0.8  # 0 = none
+label_smoothing: between(0, 1) = 2e-3
+seed: at_least(0) = 0
+
+# -- system
+out_dir: may_change = 'out/run'
+# 'scratch'; 'resume' out_dir's run; 'auto' = resume if there is one; or another run's out_dir
+init_from: may_change = 'scratch'
+device: may_change = 'auto'  # 'cpu', 'cuda', 'cuda:1', ...
+# auto = float32 on a CPU, on a GPU what the LLM was published in (float16 has a gradient scaler)
+dtype: one_of('auto', 'float32', 'bfloat16', 'float16') = 'auto'
+compile: may_change = False  # torch.compile of the LLM's layers
+# sooner, with the same result (docs/7-performance.md); False: all goes through prefix_attention
+fast_paths: may_change = True
+# FSDP: each process keeps a share of the frozen LLM, for one that is larger than a GPU
+shard_llm: may_change = False
+# less memory for more time: the backward pass computes each LLM layer's activations again
+checkpoint_layers: may_change = False
+
+# -- logging and evaluation
+log_interval: at_least(1) & may_change = 10  # steps
+# steps between validation losses, samples and checkpoints
+eval_interval: at_least(1) & may_change = 100
+eval_rows: at_least(1) = 500  # at most, spread over the validation split
+n_samples: at_least(0) & may_change = 4  # validation examples described at every evaluation
+eval_metric: one_of('loss', 'CIDEr', 'accuracy') = 'loss'  # chooses the best checkpoint
+eval_metric_rows: at_least(2) = 200  # validation rows, spread over the split, it is computed on
+eval_metric_beams: at_least(1) = 1  # their texts are generated with; 1 = greedy
+logger: one_of('none', 'tensorboard', 'wandb') & may_change = 'none'  # besides metrics.jsonl
+wandb_project: may_change = 'nanopalm'
 # what eval_caption.py and eval_vqa.py do unless told otherwise
-test_checkpoint = 'best'            # or 'last', as DePALM
-test_new_tokens = 0                 # at most, 0 = their own
-globals().update(asdict(AdapterConfig()))
-MORE_KNOBS = (adapters.__file__,)   # where --help finds what they mean
-# ---------------------------------------------------------------------------------------------------------------------
+test_checkpoint: one_of('best', 'last') & may_change = 'best'  # DePALM tests the last
+test_new_tokens: at_least(0) & may_change = 0  # at most, 0 = their own
+# --------------------------------------------------------------------------------------------------
+config = configure(globals(), show_changes=True)
 
-MAY_DIFFER = {'init_from', 'device', 'num_workers', 'out_dir', 'log_interval', 'eval_interval', 'n_samples', 'logger', 'cache_dir', 'max_iters',
-              'epochs', 'cache_batch_size', 'compile', 'shard_llm', 'checkpoint_layers', 'bad_rows', 'test_checkpoint', 'test_new_tokens'}    # knobs that do not change what a resumed run has done so far
-AT_LEAST = dict.fromkeys(('batch_size', 'accumulate', 'texts_per_input', 'log_interval', 'eval_interval', 'eval_rows', 'max_text_tokens', 'cache_views',
-                          'cache_batch_size', 'source_layers', 'mapper_heads', 'mapper_layers', 'n_queries', 'reduction', 'n_connectors',
-                          'bottleneck_factor'), 1)
-AT_MOST = dict.fromkeys(('label_smoothing', 'mapper_dropout', 'source_dropout', 'warmup', 'min_lr'), 1)
-AT_LEAST |= dict.fromkeys((*AT_MOST, 'seed', 'epochs', 'max_iters', 'num_workers', 'n_samples', 'n_prompt', 'learning_rate', 'prompt_rate', 'grad_clip'), 0)
-AT_LEAST |= dict.fromkeys(('warmup_epochs', 'warmup_from', 'test_new_tokens'), 0)
-AT_MOST |= dict(warmup_from=1)
-ONE_OF = dict(resize=('squash', 'squash_whole', 'pad', 'crop'), video_tokens=('all', 'mean'), source_tokens=('all', 'cls'), bad_rows=('error', 'skip'), norm=('rms', 'layer'),
-              logger=('none', 'tensorboard', 'wandb'), activation=('gelu', 'none'), bottleneck=('none', 'normal', 'parallel', 'scaled'),
-              bottleneck_at=('mlp', 'attention'), dtype=('auto', 'bfloat16', 'float16', 'float32'))
-ONE_OF |= dict(schedule_by=('step', 'epoch'), test_checkpoint=('best', 'last'))
-
-AT_LEAST |= dict(eval_metric_rows=2, eval_metric_beams=1)
-ONE_OF |= dict(eval_metric=('loss', 'CIDEr', 'accuracy'))
+# a user's mistake ends with one sentence and without a traceback
+explain_errors(
+    on_full_disk=f'checkpoints in {out_dir} are those of the last step that could be saved',
+    on_interrupt='interrupted; --init_from=resume continues from the last checkpoint',
+)
 
 
-def check(config):
-    """Values that together would fail late, or worse, not at all."""
-    tuned = config['encoder_bias_tuning'] or config['encoder_norm_tuning']
-    wrong = ['cache_features=True: an encoder that is tuned cannot be cached'] * (config['cache_features'] and tuned)
-    if config['adapter_dim'] % config['mapper_heads']:
-        wrong.append(f'mapper_heads={config["mapper_heads"]} does not divide adapter_dim={config["adapter_dim"]}')
+def check_together():
+    """Raises ValueError for values that exclude each other, and would fail late or not at all."""
+    if cache_features and (encoder_bias_tuning or encoder_norm_tuning):
+        raise ValueError('cache_features=True: an encoder that is tuned cannot be cached')
+    if adapter_dim % mapper_heads:
+        raise ValueError(
+            f'mapper_heads={mapper_heads} does not divide adapter_dim={adapter_dim}'
+        )
     try:
-        config['instruction'].format(prompt='')
-    except (KeyError, IndexError, ValueError) as e:
-        wrong.append(f'instruction={config["instruction"]!r}: expected a text with {{prompt}} in it ({type(e).__name__}: {e})')
-    if wrong:
-        sys.exit('\n'.join(wrong))
+        instruction.format(prompt='')
+    except (LookupError, ValueError) as error:
+        raise ValueError(
+            f'instruction={instruction!r}: expected a text with {{prompt}} in it '
+            f'({type(error).__name__}: {error})'
+        ) from error
 
 
-def main(config):
-    check(config)
-    # -- processes, device, precision
-    world, rank, local_rank = (int(os.environ.get(k, d)) for k, d in (('WORLD_SIZE', 1), ('RANK', 0), ('LOCAL_RANK', 0)))
-    device, dtype = pick_device_and_dtype(config['device'], config['dtype'], config['llm'])
-    if world > 1:
-        device = f'cuda:{local_rank}' if device.startswith('cuda') else device
-        dist.init_process_group('nccl' if device.startswith('cuda') else 'gloo')
-    if device.startswith('cuda'):
-        torch.cuda.set_device(device)
-        torch.backends.cuda.matmul.allow_tf32 = True
-    if batch_size % world:
-        sys.exit(f'batch_size={batch_size} is over all processes and must be a multiple of their number, {world}')
-    is_main, wait = rank == 0, dist.barrier if world > 1 else lambda: None
-    say = tqdm.write if is_main else lambda *args: None
-    autocast = functools.partial(torch.autocast, device.split(':')[0], dtype=getattr(torch, dtype), enabled=dtype != 'float32')
+check_together()
 
-    # -- data and models
-    with contextlib.nullcontext() if is_main else contextlib.redirect_stdout(None):     # one process says what is left out
-        rows = {split: load_examples(config, split) for split in ('train', 'val')}
-    metric_rows = rows_to_score(rows['val'])
-    rows['val'] = rows['val'][::-(-len(rows['val']) // eval_rows)]
-    if row_per_caption:
-        rows['train'] = split_captions(rows['train'])
-    data = [rows, metric_rows] if metric_rows else rows
-    config['data_digest'] = hashlib.sha256(json.dumps(data).encode()).hexdigest()[:16]         # to resume, the rows must be the same, too
-    resuming = prepare_out_dir(config, is_main)
-    wait()
-    if shard_llm and not 1 < world <= len(rows['val']):
-        sys.exit(f'shard_llm=True: expected torchrun with 2 processes or more, and a validation row for each; found {world} and {len(rows["val"])}')
-    torch.manual_seed(seed)
-    model, tokenizer = build(config, device, dtype, shard=shard_llm)
-    for layer in model.decoder.layers:
-        if checkpoint_layers:
-            checkpoint_activations(layer)
-        if compile:                                         # they share their graphs, which are much sooner compiled than the whole model's
-            layer.compile()
-    if init_from not in ('scratch', 'resume', 'auto'):
-        donor = load_checkpoint(init_from, 'best', 'cpu', 'float32')[0].trained()
-        if {n: p.shape for n, p in donor.items()} != {n: p.shape for n, p in model.trained().items()}:
-            sys.exit(f'init_from={init_from!r}: its adapter has other tensors than this one; give the same connector, sizes and targets')
-        model.load_state_dict(donor, strict=False)
-    check_prompt_end(tokenizer, config, model.llm.get_input_embeddings().num_embeddings)
-    texts = {split: tokenize_examples(rows[split], tokenizer, config) for split in rows}
-    inputs = dict(train={}, val={})                         # blind: none
-    for split in rows if encoder else ():
-        if (shown := medium_of(rows[split][0])) != (medium := model.encoder.preprocessing.medium):
-            raise BadData(f'dataset={dataset!r} has {shown} files, encoder={encoder!r} takes {medium} files'
-                          + (': with --video_frames=8 or so it would see their frames' if (shown, medium) == ('video', 'image') else ''))
-        inputs[split] = (dict(cache=feature_cache(rows[split], model.encoder, config, split, device, autocast, is_main, wait)) if cache_features
-                         else dict(preprocessing=model.encoder.preprocessing))
-    datasets = {split: ExampleDataset(rows[split], texts[split], config, train=split == 'train', **inputs[split]) for split in rows}
-    if batch_size > len(datasets['train']):
-        raise BadData(f'batch_size={batch_size} is more than the {len(datasets["train"])} inputs of the training split')
+# ---- processes, device, precision ----------------------------------------------------------------
 
-    # -- optimizer and schedule
-    params = list(model.trained().values())
-    groups = []
-    for name, p in model.trained().items():
-        is_prompt = name.startswith('adapter.prompt')
-        rate = prompt_rate if is_prompt and prompt_rate else learning_rate
-        groups.append(dict(params=[p], peak_rate=rate, scheduled=prompt_schedule or not is_prompt))
-    optimizer = torch.optim.AdamW(groups, betas=(0.9, beta2), eps=adam_eps, weight_decay=weight_decay, fused=True)
-    scaler = torch.amp.GradScaler(device.split(':')[0], enabled=dtype == 'float16')
-    steps_per_epoch = len(datasets['train']) / (batch_size * accumulate)
-    last_iter = max_iters or max(1, round(epochs * steps_per_epoch))
-    step, best, window, logged = 0, math.inf, 0.0, 0        # window: the summed loss since the last log line, at step `logged`
-    if eval_metric != 'loss':
-        best = -math.inf
-    if resuming:
-        step, best, window, logged = restore(model, optimizer, scaler, device)
-    say(f'{sum(p.numel() for p in params):,} trained parameters in {len(params)} tensors; {sum(p.numel() for p in model.llm.parameters()):,} frozen '
-        f'in the LLM; {len(rows["train"])} training and {len(rows["val"])} validation rows; {last_iter} steps of {batch_size * accumulate} on '
-        f'{world} x {device} in {dtype}')
-
-    # -- batches
-    keys = shuffled_batches(len(datasets['train']), batch_size, seed, first=step * accumulate, rank=rank, world=world,
-                      length=datasets['train'].length if group_lengths else None)
-    pad = functools.partial(collate, pad_id=tokenizer.pad_token_id)
-    loader_options = dict(collate_fn=pad, num_workers=num_workers if encoder and not cache_features else 0, pin_memory=device.startswith('cuda'))
-
-    left_out = {}                                           # what is wrong with the files that could not be read, as keys
-
-    def load(split, keys):
-        """Batches of these keys on the device, and how many labels they have. Raises BadData for a file that cannot be read, or notes it."""
-        for batch, errors in torch.utils.data.DataLoader(datasets[split], batch_sampler=keys, **loader_options):
-            if errors and bad_rows == 'error':
-                report_bad(errors, config)
-            left_out.update(dict.fromkeys(errors))
-            n_labels = (batch['labels'] != -100).sum()
-            for key in ('input_ids', 'pixels', 'features'):         # labels stay: counting them then waits for no GPU
-                if key in batch:
-                    tensor = torch.as_tensor(batch[key])
-                    if device.startswith('cuda') and not tensor.is_pinned():
-                        tensor = tensor.pin_memory()                # else the copy to the GPU would be waited for
-                    batch[key] = tensor.to(device, non_blocking=True)
-            yield batch, n_labels
-
-    ddp = model
-    if world > 1:
-        DDP._set_params_and_buffers_to_ignore_for_model(model, [n for n, t in model.state_dict(keep_vars=True).items() if not t.requires_grad])
-        ddp = DDP(model)                                    # no device_ids: it would move the labels to the GPU
-
-    def diverged(what, value):
-        sys.exit(f'step {step}: the {what} is {value}. The last checkpoint in {out_dir} is from before; a lower learning_rate or grad_clip may help')
-
-    @torch.no_grad()
-    def validate():
-        """Mean loss over the labels of the validation rows, in plain view."""
-        model.eval()
-        mine, n_batches = range(rank, len(rows['val']), world), -(-len(rows['val']) // (world * batch_size))     # in every process as many
-        total = torch.zeros(2, device=device)               # loss, labels
-        for batch, n in load('val', [[(0, i) for i in mine[b::n_batches]] for b in range(n_batches) if mine[b::n_batches]]):
-            with autocast():
-                total += torch.stack([model(**batch).float() * n, n.to(device)])
-        model.train()
-        total = sum_over_processes(total, world, device)
-        return (total[0] / total[1]).item()
-
-    def generate_and_score():
-        """{eval_metric: its value x 100} of texts generated for the rows to score, the same in all
-        processes, each of which generates its share; {} for the loss."""
-        if not metric_rows:
-            return {}
-        # an LLM that is shared runs in all processes or in none
-        sharing = world > 1 and not shard_llm
-        own = metric_rows[rank::world] if sharing else metric_rows
-        model.eval()
-        texts = generate_texts(model, tokenizer, config, own, batch_size, progress=False,
-                              num_beams=eval_metric_beams, max_new_tokens=max_text_tokens)
-        model.train()
-        if sharing:
-            shares = [None] * world
-            dist.all_gather_object(shares, texts)
-            texts = [shares[i % world][i // world] for i in range(len(metric_rows))]
-        return {eval_metric: score_texts(metric_rows, texts)}
-
-    @torch.compiler.set_stance('force_eager')               # what runs once in a while is not worth compiling
-    def evaluate():
-        """Validation loss and score, samples, checkpoints, loss curve."""
-        nonlocal best, window
-        val_loss = validate()
-        if not math.isfinite(val_loss):
-            diverged('validation loss', val_loss)
-        window = sum_over_processes(window, world, device) / world             # so that resume.pt holds everybody's
-        scores = generate_and_score()
-        value = scores.get(eval_metric, val_loss)
-        better = is_better(value, best)
-        shown, captions = rows['val'][:n_samples], []
-        if shown and (is_main or shard_llm):                    # an LLM that is shared runs in all processes or in none
-            model.eval()
-            captions = generate_texts(model, tokenizer, config, shown, batch_size=len(shown), progress=False, max_new_tokens=20)
-            model.train()
-        if better:
-            best = value
-        if not is_main:
-            return
-        score = f', {eval_metric} {value:.2f}' if scores else ''
-        say(f'step {step}: validation loss {val_loss:.4f}{score}' + (' (best)' if better else ''))
-        for row, caption in zip(shown, captions):
-            say(f'    {caption or ""}   <- {target_texts(row)[0]}')
-        record(dict(iter=step, val_loss=val_loss, **scores, samples=captions))
-        state = dict(step=step, best=best, window=window, logged=logged, trained=model.trained(),
-                     optimizer=optimizer.state_dict(), scaler=scaler.state_dict())
-        for which in ('best', 'last') if better else ('last',):
-            save_adapter(f'{out_dir}/{which}.safetensors', model.trained(), config, iter=step,
-                         val_loss=val_loss, **scores)
-        write_atomically(f'{out_dir}/resume.pt', lambda path: torch.save(state, path))
-        draw_losses(out_dir)
-
-    def record(entry):
-        with open(f'{out_dir}/metrics.jsonl', 'a', encoding='utf-8') as f:
-            f.write(json.dumps(entry) + '\n')
-        if log:
-            log({k: v for k, v in entry.items() if isinstance(v, (int, float))}, entry['iter'])
-
-    # -- training
-    log = make_logger(logger, out_dir, config) if is_main else None
-    model.train()
-    peak_flops = find_peak_flops(device, dtype)
-    bar = tqdm(total=last_iter, initial=step, disable=not is_main or not sys.stderr.isatty(), unit='step', **BAR)   # a log line has the ETA, too
-    batches = load('train', keys)
-    began, timed, tokens, flops = time.time(), step, 0, 0.0     # timed: the step at which `began` was
-    if not resuming:
-        evaluate()
-    while step < last_iter:
-        for group in optimizer.param_groups:
-            factor = schedule(step, last_iter, steps_per_epoch) if group['scheduled'] else 1.0
-            group['lr'] = group['peak_rate'] * factor
-        for micro in range(accumulate):
-            batch, n_labels = next(batches)
-            torch.manual_seed(seeded(seed, step, micro, rank) % 2**63)      # dropout, R-Rand: a function of the step, so resuming is exact
-            share = n_labels.to(device) / sum_over_processes(n_labels, world, device) * world       # of all labels: the loss is their mean
-            with contextlib.nullcontext() if micro == accumulate - 1 or world == 1 else ddp.no_sync(), autocast():
-                loss = ddp(**batch, label_smoothing=label_smoothing) * share
-                scaler.scale(loss).backward()
-            window = window + loss.detach() / accumulate
-            tokens += batch['labels'].numel()
-            flops += training_flops(model, *batch['labels'].shape, n_labels.item())
-        scaler.unscale_(optimizer)
-        torch.nn.utils.clip_grad_norm_(params, grad_clip or math.inf)
-        scaler.step(optimizer)
-        scaler.update()
-        optimizer.zero_grad(set_to_none=True)
-        step += 1
-        bar.update()
-
-        if step % log_interval == 0 or step == last_iter:
-            window = sum_over_processes(window, world, device) / world
-            loss, steps, seconds = float(window) / (step - logged), step - timed, (time.time() - began) / (step - timed)
-            if not math.isfinite(loss):
-                diverged('loss', loss)
-            if is_main:
-                entry = dict(iter=step, epoch=step / steps_per_epoch, loss=loss, lr=learning_rate * schedule(step - 1, last_iter, steps_per_epoch), ms=seconds * 1e3,
-                             samples_per_s=batch_size * accumulate / seconds, tokens_per_s=tokens * world / steps / seconds,
-                             mfu=flops / steps / seconds / peak_flops, peak_gb=peak_memory(device))
-                say(f'iter {step}/{last_iter}: epoch {entry["epoch"]:.2f}, loss {loss:.4f}, lr {entry["lr"]:.1e}, {entry["ms"]:.0f} ms, '
-                    f'{entry["samples_per_s"]:.1f} samples/s, {entry["tokens_per_s"]:.0f} tok/s, mfu {entry["mfu"]:.0%}, '
-                    f'{entry["peak_gb"]:.1f} GB, ETA {time.strftime("%H:%M:%S", time.gmtime(seconds * (last_iter - step)))}')
-                record(entry)
-            window, logged, tokens, flops = 0.0, step, 0, 0.0
-            began, timed = time.time(), step
-        if step % eval_interval == 0 or step == last_iter:
-            paused = time.time()
-            evaluate()
-            wait()
-            began += time.time() - paused
-    bar.close()
-    if left_out:
-        report_bad(left_out, config)                        # every process its own
-    say(f'trained: best validation {eval_metric} {best:.4f}; {out_dir}/best.safetensors')
-    if world > 1:
-        dist.destroy_process_group()
+world = int(os.environ.get('WORLD_SIZE', 1))
+rank = int(os.environ.get('RANK', 0))
+is_main = rank == 0
+device, dtype = pick_device_and_dtype(device, dtype, llm)
+on_gpu = device.startswith('cuda')
+if world > 1:
+    if on_gpu:
+        device = f'cuda:{os.environ["LOCAL_RANK"]}'
+    dist.init_process_group('nccl' if on_gpu else 'gloo')
+if on_gpu:
+    torch.cuda.set_device(device)
+    torch.backends.cuda.matmul.allow_tf32 = True
+if batch_size % world:
+    raise ValueError(
+        f'batch_size={batch_size} counts all processes: expected a multiple of their number, {world}'
+    )
+autocast = functools.partial(
+    torch.autocast,
+    device.split(':')[0],
+    dtype=getattr(torch, dtype),
+    enabled=dtype != 'float32',
+)
 
 
-# ---- the parts ------------------------------------------------------------------------------------------------------
-
-def prepare_out_dir(config, is_main):
-    """True to resume. A run that is already there is never overwritten, nor continued with other knobs or data."""
-    there = [f for f in ('resume.pt', 'best.safetensors', 'last.safetensors') if os.path.exists(f'{out_dir}/{f}')]
-    if init_from == 'resume' and 'resume.pt' not in there:
-        sys.exit(f'{out_dir}/resume.pt: nothing to resume')
-    resuming = 'resume.pt' in there and init_from in ('resume', 'auto')
-    if there and not resuming:
-        sys.exit(f'{out_dir} holds a run ({", ".join(there)}): --init_from=resume continues it, another --out_dir leaves it alone, or remove it')
-    was = json.loads(Path(f'{out_dir}/config.json').read_text(encoding='utf-8')) if resuming else {}
-    if was:
-        was.setdefault('eval_metric', 'loss')               # runs of before this knob
-    differ = ', '.join(f'{k}={v!r}, now {config.get(k)!r}' for k, v in was.items() if config.get(k) != v and k not in MAY_DIFFER)
-    if differ:
-        sys.exit(f'{out_dir} was trained with other knobs or data: {differ}. Give the same (data_digest is of the rows and their paths), or another --out_dir')
+def say(text):
+    """Prints a line, above the progress bar; of several processes, the first does."""
     if is_main:
-        os.makedirs(out_dir, exist_ok=True)
-        write_atomically(f'{out_dir}/config.json', lambda path: Path(path).write_text(json.dumps(config, indent=1), encoding='utf-8'))
-        if not resuming:
-            Path(f'{out_dir}/metrics.jsonl').unlink(missing_ok=True)
-    return resuming
+        tqdm.write(text)
 
 
-def rows_to_score(rows):
-    """Returns the validation rows whose texts are scored at every evaluation, all captions of a
-    picture in one; none if eval_metric is the loss. Raises BadData if it cannot score them."""
-    if eval_metric == 'loss':
-        return []
-    kind = 'caption' if eval_metric == 'CIDEr' else 'question'
-    if any(kind not in row for row in rows):
-        raise BadData(f'eval_metric={eval_metric!r}: there are validation rows of '
-                      f'dataset={dataset!r} without a {kind}; CIDEr is of captions, accuracy of '
-                      f'answers to questions')
-    if eval_metric == 'CIDEr':
-        rows = merge_captions(rows)
-    return spread_examples(rows, eval_metric_rows)
-
-
-def score_texts(rows, texts):
-    """Returns eval_metric x 100 of a generated text for each row, None where its file could not be
-    read. Answers are scored by the official rule of the data set."""
-    from nanopalm.scores import default_rule, score_answers, score_captions
-    kept = [i for i, text in enumerate(texts) if text is not None]
-    if not kept:
-        raise BadData('eval_metric: none of the files of the rows to score can be read')
-    rows = [rows[i] for i in kept]
-    texts = [texts[i] for i in kept]
-    if eval_metric == 'CIDEr':
-        return score_captions([row['caption'] for row in rows], texts)[0]['CIDEr']
-    return score_answers(rows, texts, default_rule(dataset, rows))[0]['accuracy']
-
-
-def is_better(value, best):
-    """Whether an evaluation is the best so far: a lower loss, or a score that is no lower, since
-    of checkpoints that score alike the one trained longer is preferred."""
-    return value < best if eval_metric == 'loss' else value >= best
-
-
-def restore(model, optimizer, scaler, device):
-    """Continue out_dir's run: weights, optimizer, scaler; returns (step, best loss, loss window). Later log entries are dropped."""
-    try:
-        state = torch.load(f'{out_dir}/resume.pt', map_location=device, weights_only=True)
-    except Exception as e:
-        sys.exit(f'{out_dir}/resume.pt is not whole ({str(e).splitlines()[0]})')
-    with torch.no_grad():
-        for name, p in model.trained().items():
-            p.copy_(state['trained'][name])
-    optimizer.load_state_dict(state['optimizer'])
-    scaler.load_state_dict(state['scaler'])
-    if int(os.environ.get('RANK', 0)) == 0 and os.path.exists(f'{out_dir}/metrics.jsonl'):
-        lines = Path(f'{out_dir}/metrics.jsonl').read_text(encoding='utf-8').splitlines(keepends=True)
-        kept = [line for line in lines if line.endswith('\n') and json.loads(line)['iter'] <= state['step']]
-        write_atomically(f'{out_dir}/metrics.jsonl', lambda path: Path(path).write_text(''.join(kept), encoding='utf-8'))
-        print(f'resuming {out_dir} at step {state["step"]}')
-    return state['step'], state['best'], state['window'], state['logged']
-
-
-def sum_over_processes(x, world, device):
-    """The same number everywhere."""
-    x = torch.as_tensor(x, device=device).clone()
+def wait_for_all():
     if world > 1:
-        dist.all_reduce(x)
-    return x
+        dist.barrier()
 
 
-def schedule(step, last, steps_per_epoch):
-    """Returns the factor of the learning rate: linear warmup, then cosine to min_lr."""
+# ---- examples ------------------------------------------------------------------------------------
+
+# of several processes, the first says what is left out
+with contextlib.nullcontext() if is_main else contextlib.redirect_stdout(None):
+    examples = {split: load_examples(config, split) for split in ('train', 'val')}
+scored_examples = examples_to_score(examples['val'], config)
+every = math.ceil(len(examples['val']) / eval_rows)
+examples['val'] = examples['val'][::every]
+if row_per_caption:
+    examples['train'] = split_captions(examples['train'])
+
+# a resumed run must have the same examples, too
+digested = [examples, scored_examples] if scored_examples else examples
+config['data_digest'] = hashlib.sha256(json.dumps(digested).encode()).hexdigest()[:16]
+
+# refuses to overwrite a run, or to continue it with other hyperparameters or data
+resuming = open_run(config, may_change_on_resume(globals()), is_main)
+wait_for_all()
+
+# ---- model ---------------------------------------------------------------------------------------
+
+if shard_llm and not 1 < world <= len(examples['val']):
+    raise ValueError(
+        f'shard_llm=True: expected torchrun with 2 processes or more, and a validation example for '
+        f'each; there are {world} processes and {len(examples["val"])} examples'
+    )
+torch.manual_seed(seed)
+model, tokenizer = build(config, device, dtype, shard=shard_llm)
+trained = model.trained()
+for layer in model.decoder.layers:
+    if checkpoint_layers:
+        checkpoint_activations(layer)
+    if compile:
+        # the layers share their graphs, which are compiled much sooner than the whole model's
+        layer.compile()
+if init_from not in ('scratch', 'resume', 'auto'):
+    donor, _, _ = load_checkpoint(init_from, 'best', 'cpu', 'float32')
+    copy_trained(model, donor.trained(), f'init_from={init_from!r}')
+check_prompt_end(tokenizer, config, model.llm.get_input_embeddings().num_embeddings)
+for route in model.adapter.routes:
+    say(f'route: {route.describe(model.adapter.cfg)}')
+
+ddp = model
+if world > 1:
+    frozen = [n for n, t in model.state_dict(keep_vars=True).items() if not t.requires_grad]
+    DDP._set_params_and_buffers_to_ignore_for_model(model, frozen)
+    # without device_ids, which would move the labels to the GPU
+    ddp = DDP(model)
+
+# ---- batches -------------------------------------------------------------------------------------
+
+# what is wrong with the files that could not be read, as keys
+left_out = {}
+
+
+def make_dataset(split):
+    """Returns the ExampleDataset of a split: of files, of cached hidden states, or blind."""
+    texts = tokenize_examples(examples[split], tokenizer, config)
+    source = {}
+    if encoder and cache_features:
+        source['cache'] = feature_cache(
+            examples[split], model.encoder, config, split, device, autocast, is_main, wait_for_all
+        )
+    elif encoder:
+        source['preprocessing'] = model.encoder.preprocessing
+    return ExampleDataset(examples[split], texts, config, train=split == 'train', **source)
+
+
+def check_medium(split):
+    """Raises BadData where the encoder does not take what a split shows."""
+    shown = medium_of(examples[split][0])
+    taken = model.encoder.preprocessing.medium
+    if shown != taken:
+        hint = ''
+        if (shown, taken) == ('video', 'image'):
+            hint = ': with --video_frames=8 or so it would see their frames'
+        raise BadData(
+            f'dataset={dataset!r} has {shown} files, encoder={encoder!r} takes {taken} files{hint}'
+        )
+
+
+def batches(split, keys):
+    """Yields the batches of these keys, on the device, and how many labels each has. Raises BadData
+    for a file that cannot be read, or with bad_rows='skip' notes it."""
+    loader = torch.utils.data.DataLoader(
+        datasets[split],
+        batch_sampler=keys,
+        collate_fn=functools.partial(collate, pad_id=tokenizer.pad_token_id),
+        pin_memory=on_gpu,
+        **worker_options(num_workers if encoder and not cache_features else 0),
+    )
+    for batch, errors in loader:
+        if errors and bad_rows == 'error':
+            report_bad(errors, config)
+        left_out.update(dict.fromkeys(errors))
+        n_labels = (batch['labels'] != -100).sum()
+        yield to_device(batch), n_labels
+
+
+def to_device(batch):
+    """Returns the batch with all but its labels on the device: labels stay on the CPU, where
+    counting them waits for no GPU."""
+    for key in ('input_ids', 'pixels', 'features'):
+        if key in batch:
+            tensor = torch.as_tensor(batch[key])
+            if on_gpu and not tensor.is_pinned():
+                # else the copy to the GPU would be waited for
+                tensor = tensor.pin_memory()
+            batch[key] = tensor.to(device, non_blocking=True)
+    return batch
+
+
+if encoder:
+    check_medium('train')
+    check_medium('val')
+datasets = {split: make_dataset(split) for split in examples}
+if batch_size > len(datasets['train']):
+    raise BadData(
+        f'batch_size={batch_size} is more than the {len(datasets["train"])} inputs of the training '
+        f'split'
+    )
+steps_per_epoch = len(datasets['train']) / (batch_size * accumulate)
+last_iter = max_iters or max(1, round(epochs * steps_per_epoch))
+
+# ---- optimizer and schedule ----------------------------------------------------------------------
+
+
+def configure_optimizer():
+    """Returns AdamW over two named groups, which may have different learning rates."""
+    prompt = [p for name, p in trained.items() if name.startswith('adapter.prompt')]
+    others = [p for name, p in trained.items() if not name.startswith('adapter.prompt')]
+    groups = [
+        dict(name='adapter', params=others, peak_rate=learning_rate, scheduled=True),
+        dict(
+            name='prompt',
+            params=prompt,
+            peak_rate=prompt_rate or learning_rate,
+            scheduled=prompt_schedule,
+        ),
+    ]
+    return torch.optim.AdamW(
+        [group for group in groups if group['params']],
+        lr=learning_rate,
+        betas=(beta1, beta2),
+        eps=adam_eps,
+        weight_decay=weight_decay,
+        fused=True,
+    )
+
+
+def rate_factor(step, last_iter, steps_per_epoch):
+    """Returns the factor of the learning rate at a step: linear warm-up, then a cosine to min_lr.
+    Without warmup_from, the warm-up begins with its first step's share."""
     if schedule_by == 'epoch':
-        return epoch_schedule(step, steps_per_epoch)
-    ramp = warmup * last
+        return rate_factor_by_epoch(step, steps_per_epoch)
+    ramp = warmup * last_iter
     if step >= ramp:
-        return cosine((step - ramp) / max(1, last - ramp))
+        return cosine((step - ramp) / max(1, last_iter - ramp))
     if warmup_from:
         return warmup_from + (1 - warmup_from) * step / ramp
     return (step + 1) / ramp if ramp > 1 else 1.0
 
 
-def epoch_schedule(step, steps_per_epoch):
+def rate_factor_by_epoch(step, steps_per_epoch):
     """Returns the factor as eP-ALM's code sets it: on a cosine over the epochs that moves at the
     start of each. Its warm-up takes a hundred steps for an epoch, and so is over in the first."""
     epoch = int(step / steps_per_epoch)
@@ -489,17 +462,273 @@ def epoch_schedule(step, steps_per_epoch):
 
 
 def cosine(progress):
-    """Returns the factor of the learning rate at a progress of 0 (1) to 1 (min_lr)."""
+    """Returns the factor at a progress of 0 (1) to 1 (min_lr)."""
     return min_lr + (1 - min_lr) * 0.5 * (1 + math.cos(math.pi * progress))
 
 
-if __name__ == '__main__':
-    config = configure(globals(), show_changes=True)
-    try:
-        main(config)
-    except (BadData, FileNotFoundError, ValueError, ImportError) as e:
-        sys.exit(str(e))
-    except OSError as e:
-        sys.exit(f'{e}: checkpoints in {out_dir} are those of the last step that could be saved')
-    except KeyboardInterrupt:
-        sys.exit('interrupted; --init_from=resume continues from the last checkpoint')
+optimizer = configure_optimizer()
+# float16 alone has so small a range that gradients must be scaled up
+scaler = torch.amp.GradScaler(device.split(':')[0], enabled=dtype == 'float16')
+
+# ---- resume: all that a run needs to go on as if it had never stopped ----------------------------
+# weights, optimizer, scaler and these four numbers; all that is random (batches, augmentation,
+# dropout) is a function of seed and step, so no generator has to be saved
+
+step = 0
+best = math.inf if eval_metric == 'loss' else -math.inf
+loss_sum = 0.0  # since the last log line
+logged_at = 0  # the step of that line
+if resuming:
+    state = read_state(out_dir, device)
+    copy_trained(model, state['trained'], f'{out_dir}/resume.pt')
+    optimizer.load_state_dict(state['optimizer'])
+    scaler.load_state_dict(state['scaler'])
+    step = state['step']
+    best = state['best']
+    loss_sum = state['window']
+    logged_at = state['logged']
+    if is_main:
+        remove_later_entries(out_dir, step)
+        print(f'resuming {out_dir} at step {step}')
+
+# ---- evaluation ----------------------------------------------------------------------------------
+
+
+@torch.no_grad()
+def validation_loss():
+    """Returns the mean loss over the labels of the validation examples, in plain view."""
+    model.eval()
+    # every process has as many batches
+    own = range(rank, len(examples['val']), world)
+    n_batches = math.ceil(len(examples['val']) / (world * batch_size))
+    keys = [[(0, i) for i in own[b::n_batches]] for b in range(n_batches) if own[b::n_batches]]
+    total = torch.zeros(2, device=device)  # loss, labels
+    for batch, n_labels in batches('val', keys):
+        with autocast():
+            loss = model(**batch).float()
+        total += torch.stack([loss * n_labels, n_labels.to(device)])
+    model.train()
+    total = sum_over_processes(total, world, device)
+    return (total[0] / total[1]).item()
+
+
+def validation_texts(examples, **options):
+    """Returns the text generated for each example, the same in all processes, each of which
+    generates its share. An LLM that is sharded runs in all processes or in none."""
+    sharing = world > 1 and not shard_llm
+    own = examples[rank::world] if sharing else examples
+    model.eval()
+    texts = generate_texts(model, tokenizer, config, own, batch_size, progress=False, **options)
+    model.train()
+    if sharing:
+        shares = [None] * world
+        dist.all_gather_object(shares, texts)
+        texts = [shares[i % world][i // world] for i in range(len(examples))]
+    return texts
+
+
+def samples():
+    """Returns captions of the first validation examples, [] in all processes but the first."""
+    shown = examples['val'][:n_samples]
+    if not shown or not (is_main or shard_llm):
+        return []
+    model.eval()
+    texts = generate_texts(
+        model, tokenizer, config, shown, len(shown), progress=False, max_new_tokens=20
+    )
+    model.train()
+    return texts
+
+
+def stop_if_diverged(step, name, value):
+    if not math.isfinite(value):
+        raise ValueError(
+            f'step {step}: the {name} is {value}. The last checkpoint in {out_dir} is from before; '
+            f'a lower learning_rate or grad_clip may help'
+        )
+
+
+def save(step, best, loss_sum, logged_at, is_best, entry):
+    """Writes the checkpoints and all that resuming needs; entry: what is logged of this step."""
+    facts = {key: value for key, value in entry.items() if key != 'samples'}
+    for which in ('best', 'last') if is_best else ('last',):
+        save_adapter(f'{out_dir}/{which}.safetensors', trained, config, **facts)
+    state = dict(
+        step=step,
+        best=best,
+        window=loss_sum,
+        logged=logged_at,
+        trained=trained,
+        optimizer=optimizer.state_dict(),
+        scaler=scaler.state_dict(),
+    )
+    write_atomically(f'{out_dir}/resume.pt', lambda path: torch.save(state, path))
+
+
+# what is run once in a while is not worth compiling
+@torch.compiler.set_stance('force_eager')
+def evaluate(step, best, loss_sum, logged_at):
+    """Computes validation loss and score, generates samples, saves checkpoints. Returns the best
+    value so far."""
+    val_loss = validation_loss()
+    stop_if_diverged(step, 'validation loss', val_loss)
+    entry = dict(iter=step, val_loss=val_loss)
+    value = val_loss
+    score = ''
+    if scored_examples:
+        options = dict(num_beams=eval_metric_beams, max_new_tokens=max_text_tokens)
+        texts = validation_texts(scored_examples, **options)
+        value = score_texts(scored_examples, texts, config)
+        entry[eval_metric] = value
+        score = f', {eval_metric} {value:.2f}'
+    is_best = is_better(value, best, eval_metric)
+    if is_best:
+        best = value
+    entry['samples'] = samples()
+    if not is_main:
+        return best
+    say(f'step {step}: validation loss {val_loss:.4f}{score}{" (best)" if is_best else ""}')
+    for example, text in zip(examples['val'], entry['samples']):
+        say(f'    {text or ""}   <- {target_texts(example)[0]}')
+    log(entry)
+    save(step, best, loss_sum, logged_at, is_best, entry)
+    draw_losses(out_dir)
+    return best
+
+
+# ---- training ------------------------------------------------------------------------------------
+
+other_logger = make_logger(config) if is_main else None
+
+
+def log(entry):
+    """Appends an entry to metrics.jsonl, and gives it to the other logger."""
+    record(out_dir, entry)
+    if other_logger:
+        other_logger(entry)
+
+
+def training_entry(step, loss, grad_norm, seconds, tokens, flops):
+    """Returns what is logged of the steps since the last log line; seconds, tokens, flops: of one
+    step of one process."""
+    return dict(
+        iter=step,
+        epoch=step / steps_per_epoch,
+        loss=loss,
+        lr=learning_rate * rate_factor(step - 1, last_iter, steps_per_epoch),
+        grad_norm=grad_norm,
+        ms=seconds * 1e3,
+        samples_per_s=batch_size * accumulate / seconds,
+        tokens_per_s=tokens * world / seconds,
+        mfu=flops / seconds / peak_flops,
+        peak_gb=peak_memory(device),
+    )
+
+
+def log_line(entry):
+    """Returns a training entry as a line to print."""
+    seconds_left = entry['ms'] / 1e3 * (last_iter - entry['iter'])
+    return (
+        f'iter {entry["iter"]}/{last_iter}: epoch {entry["epoch"]:.2f}, loss {entry["loss"]:.4f}, '
+        f'lr {entry["lr"]:.1e}, norm {entry["grad_norm"]:.2f}, {entry["ms"]:.0f} ms, '
+        f'{entry["samples_per_s"]:.1f} samples/s, {entry["tokens_per_s"]:.0f} tok/s, '
+        f'mfu {entry["mfu"]:.0%}, {entry["peak_gb"]:.1f} GB, '
+        f'ETA {time.strftime("%H:%M:%S", time.gmtime(seconds_left))}'
+    )
+
+
+say(
+    f'{sum(p.numel() for p in trained.values()):,} trained parameters in {len(trained)} tensors; '
+    f'{sum(p.numel() for p in model.llm.parameters()):,} frozen in the LLM; '
+    f'{len(examples["train"])} training and {len(examples["val"])} validation examples; '
+    f'{last_iter} steps of {batch_size * accumulate} on {world} x {device} in {dtype}'
+)
+peak_flops = find_peak_flops(device, dtype)
+train_batches = batches(
+    'train',
+    shuffled_batches(
+        len(datasets['train']),
+        batch_size,
+        seed,
+        first=step * accumulate,
+        rank=rank,
+        world=world,
+        length=datasets['train'].length if group_lengths else None,
+    ),
+)
+# into a file, the log lines say how long it will take yet
+show_bar = is_main and sys.stderr.isatty()
+bar = tqdm(total=last_iter, initial=step, disable=not show_bar, unit='step', **BAR)
+model.train()
+if not resuming:
+    best = evaluate(step, best, loss_sum, logged_at)
+timed_from = step
+began = time.time()
+tokens = 0
+flops = 0.0
+
+while step < last_iter:
+    for group in optimizer.param_groups:
+        factor = 1.0
+        if group['scheduled']:
+            factor = rate_factor(step, last_iter, steps_per_epoch)
+        group['lr'] = group['peak_rate'] * factor
+
+    for micro_step in range(accumulate):
+        batch, n_labels = next(train_batches)
+        # dropout and R-Rand are a function of the step, so that resuming is exact
+        torch.manual_seed(seeded(seed, step, micro_step, rank) % 2**63)
+        # of the labels of all processes, for the loss is their mean
+        share = n_labels.to(device) / sum_over_processes(n_labels, world, device) * world
+        # gradients are exchanged once per optimizer step
+        last_micro_step = micro_step == accumulate - 1
+        with contextlib.nullcontext() if last_micro_step or world == 1 else ddp.no_sync():
+            with autocast():
+                loss = ddp(**batch, label_smoothing=label_smoothing) * share
+            scaler.scale(loss).backward()
+        loss_sum = loss_sum + loss.detach() / accumulate
+        tokens += batch['labels'].numel()
+        flops += training_flops(model, *batch['labels'].shape, n_labels.item())
+
+    scaler.unscale_(optimizer)
+    grad_norm = torch.nn.utils.clip_grad_norm_(trained.values(), grad_clip or math.inf)
+    scaler.step(optimizer)
+    scaler.update()
+    optimizer.zero_grad(set_to_none=True)
+    step += 1
+    bar.update()
+
+    if step % log_interval == 0 or step == last_iter:
+        loss_sum = sum_over_processes(loss_sum, world, device) / world
+        mean_loss = float(loss_sum) / (step - logged_at)
+        stop_if_diverged(step, 'loss', mean_loss)
+        steps = step - timed_from
+        seconds = (time.time() - began) / steps
+        if is_main:
+            entry = training_entry(
+                step, mean_loss, float(grad_norm), seconds, tokens / steps, flops / steps
+            )
+            say(log_line(entry))
+            log(entry)
+        loss_sum = 0.0
+        logged_at = step
+        timed_from = step
+        began = time.time()
+        tokens = 0
+        flops = 0.0
+
+    if step % eval_interval == 0 or step == last_iter:
+        paused = time.time()
+        # resume.pt holds the mean of all processes
+        loss_sum = sum_over_processes(loss_sum, world, device) / world
+        best = evaluate(step, best, loss_sum, logged_at)
+        wait_for_all()
+        began += time.time() - paused
+
+bar.close()
+if left_out:
+    # every process reports its own
+    report_bad(left_out, config)
+say(f'trained: best validation {eval_metric} {best:.4f}; {out_dir}/best.safetensors')
+if world > 1:
+    dist.destroy_process_group()

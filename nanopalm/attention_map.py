@@ -38,7 +38,7 @@ def prefix_attention_of(model, tokenizer, config, row, x, text):
     prompt, (said,) = encode_prompt(tokenizer, config, *question_of(row)), encode_targets(tokenizer, [text], 1000, space=config.get('target_space', True))
     ids = torch.tensor([prompt + said], device=model.llm.device)
     seen, hooks = [], [layer.self_attn.register_forward_hook(
-        lambda attention, args, output: seen.append(output[1][0].mean(0)) if getattr(attention, 'prefix', None) else None)
+        lambda attention, args, output: seen.append(output[1][0].mean(0)) if attention.injection.prefix else None)
         for layer in model.decoder.layers]
     try:
         with torch.no_grad(), torch.autocast(ids.device.type, dtype=model.llm.dtype, enabled=model.llm.dtype != torch.float32):

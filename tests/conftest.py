@@ -187,7 +187,15 @@ def in_process(folder, largest_file, start_method, script, *args):
     sys.argv = [script, *args]
     for category in (FutureWarning, DeprecationWarning, PendingDeprecationWarning):
         warnings.simplefilter('error', category)
-    runpy.run_path(script, run_name='__main__')
+    try:
+        runpy.run_path(script, run_name='__main__')
+    except Exception:
+        # as the interpreter does at the end of a script
+        sys.excepthook(*sys.exc_info())
+        sys.exit(1)
+    except KeyboardInterrupt:
+        sys.excepthook(*sys.exc_info())
+        sys.exit(130)
 
 
 @pytest.fixture

@@ -1,0 +1,87 @@
+"""
+A run's folder, out_dir: whether it may be written to, what resuming needs, and its log.
+"""
+
+import json
+import os
+from pathlib import Path
+
+import torch
+
+from nanopalm.files import write_atomically
+
+FILES = ('resume.pt', 'best.safetensors', 'last.safetensors')
+# hyperparameters that were added after runs had been written, with what those runs had
+LATER_HYPERPARAMETERS = dict(eval_metric='loss')
+
+
+def open_run(config, may_change, is_main):
+    """Returns whether out_dir's run is resumed, and writes config.json. A run that is already
+    there is never overwritten, nor continued with other hyperparameters or data: that raises
+    ValueError. may_change: the names of hyperparameters in which a resumed run may differ."""
+    out_dir = config['out_dir']
+    init_from = config['init_from']
+    present = [name for name in FILES if os.path.exists(f'{out_dir}/{name}')]
+    if init_from == 'resume' and 'resume.pt' not in present:
+        raise ValueError(f'{out_dir}/resume.pt: nothing to resume')
+    resuming = 'resume.pt' in present and init_from in ('resume', 'auto')
+    if present and not resuming:
+        raise ValueError(
+            f'{out_dir} holds a run ({", ".join(present)}): --init_from=resume continues it, '
+            f'another --out_dir leaves it alone, or remove it'
+        )
+    if resuming:
+        check_unchanged(config, may_change)
+    if is_main:
+        os.makedirs(out_dir, exist_ok=True)
+        write_text(f'{out_dir}/config.json', json.dumps(config, indent=1))
+        if not resuming:
+            Path(f'{out_dir}/metrics.jsonl').unlink(missing_ok=True)
+    return resuming
+
+
+def check_unchanged(config, may_change):
+    """Raises ValueError where a run to be resumed had another configuration."""
+    out_dir = config['out_dir']
+    earlier = json.loads(Path(f'{out_dir}/config.json').read_text(encoding='utf-8'))
+    earlier = LATER_HYPERPARAMETERS | earlier
+    # JSON has no tuples
+    now = json.loads(json.dumps(config))
+    differences = []
+    for name, value in earlier.items():
+        if name not in may_change and now.get(name) != value:
+            differences.append(f'{name}={value!r}, now {now.get(name)!r}')
+    if differences:
+        raise ValueError(
+            f'{out_dir} was trained with other hyperparameters or data: {", ".join(differences)}. '
+            f'Give the same (data_digest is of the examples and their paths), or another --out_dir'
+        )
+
+
+def read_state(out_dir, device):
+    """Returns what train.py's `save` wrote into resume.pt. Raises ValueError for half a file."""
+    try:
+        return torch.load(f'{out_dir}/resume.pt', map_location=device, weights_only=True)
+    except Exception as error:
+        reason = str(error).splitlines()[0]
+        raise ValueError(f'{out_dir}/resume.pt is not whole ({reason})') from error
+
+
+def record(out_dir, entry):
+    """Appends an entry to the log."""
+    with open(f'{out_dir}/metrics.jsonl', 'a', encoding='utf-8') as file:
+        file.write(json.dumps(entry) + '\n')
+
+
+def remove_later_entries(out_dir, step):
+    """Removes from the log what a killed run wrote after the step that it is resumed at."""
+    path = f'{out_dir}/metrics.jsonl'
+    if not os.path.exists(path):
+        return
+    lines = Path(path).read_text(encoding='utf-8').splitlines(keepends=True)
+    kept = [line for line in lines if line.endswith('\n') and json.loads(line)['iter'] <= step]
+    write_text(path, ''.join(kept))
+
+
+def write_text(path, text):
+    write_atomically(path, lambda temporary: Path(temporary).write_text(text, encoding='utf-8'))

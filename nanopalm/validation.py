@@ -1,0 +1,46 @@
+"""
+The score by which train.py chooses the best checkpoint, if it is not the validation loss.
+"""
+
+from nanopalm.examples import BadData, merge_captions, spread_examples
+
+
+def examples_to_score(examples, config):
+    """Returns the validation examples whose texts are scored at every evaluation, all captions of
+    an image in one; none if eval_metric is the loss. Raises BadData if it cannot score them."""
+    metric = config['eval_metric']
+    if metric == 'loss':
+        return []
+    kind = 'caption' if metric == 'CIDEr' else 'question'
+    if any(kind not in example for example in examples):
+        raise BadData(
+            f'eval_metric={metric!r}: there are validation examples of '
+            f'dataset={config["dataset"]!r} without a {kind}; CIDEr is of captions, accuracy of '
+            f'answers to questions'
+        )
+    if metric == 'CIDEr':
+        examples = merge_captions(examples)
+    return spread_examples(examples, config['eval_metric_rows'])
+
+
+def score_texts(examples, texts, config):
+    """Returns eval_metric x 100 of a generated text for each example, None where its file could not
+    be read. Answers are scored by the official rule of the data set."""
+    from nanopalm.scores import default_rule, score_answers, score_captions
+
+    kept = [i for i, text in enumerate(texts) if text is not None]
+    if not kept:
+        raise BadData('eval_metric: none of the files of the examples to score can be read')
+    examples = [examples[i] for i in kept]
+    texts = [texts[i] for i in kept]
+    if config['eval_metric'] == 'CIDEr':
+        references = [example['caption'] for example in examples]
+        return score_captions(references, texts)[0]['CIDEr']
+    rule = default_rule(config['dataset'], examples)
+    return score_answers(examples, texts, rule)[0]['accuracy']
+
+
+def is_better(value, best, metric):
+    """Whether an evaluation is the best so far: a lower loss, or a score that is no lower, for of
+    checkpoints that score alike the one trained longer is preferred."""
+    return value < best if metric == 'loss' else value >= best
