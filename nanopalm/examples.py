@@ -1,53 +1,65 @@
 """
-What an example is: one picture, sound or video with its captions, or with a question and its answers.
+What an example is: a dict with one image, sound or video, and its captions or a question about it.
+
+    {'image': '/path/a.jpg', 'caption': ['a cat', 'a cat on a mat'], 'id': 0}
+    {'video': '/path/a.mp4', 'question': 'is it asleep?', 'answers': ['yes', 'yes', 'no'], 'id': 1}
 """
 
+# the keys of an example under which its file may stand
 MEDIA = ('image', 'audio', 'video')
+MAX_LINES_SHOWN = 20
 
 
 class BadData(Exception):
-    """What is wrong with the user's data, in words for the user."""
-
-
-MAX_ERRORS_SHOWN = 20
+    """An error in the user's data, with a message for the user."""
 
 
 def bullet_list(lines):
-    """The first of them, to be printed one below the other."""
-    more = [f'... and {len(lines) - MAX_ERRORS_SHOWN} more'] if len(lines) > MAX_ERRORS_SHOWN else []
-    return ''.join(f'\n  {line}' for line in lines[:MAX_ERRORS_SHOWN] + more)
+    """Returns the end of a message: the lines one below the other, the first of them if there are
+    many."""
+    shown = list(lines[:MAX_LINES_SHOWN])
+    if len(lines) > MAX_LINES_SHOWN:
+        shown.append(f'... and {len(lines) - MAX_LINES_SHOWN} more')
+    return ''.join(f'\n  {line}' for line in shown)
 
 
-def medium_of(row):
-    """'image', 'audio' or 'video': what a row shows, and the key under which its file stands."""
-    return next(medium for medium in MEDIA if medium in row)
+def medium_of(example):
+    """Returns 'image', 'audio' or 'video': the key under which the example's file stands."""
+    for medium in MEDIA:
+        if medium in example:
+            return medium
+    raise KeyError(f'an example has one of the keys {", ".join(MEDIA)}')
 
 
-def path_of(row):
-    """The file that a row shows."""
-    return row[medium_of(row)]
+def path_of(example):
+    """Returns the path of the example's image, sound or video."""
+    return example[medium_of(example)]
 
 
-def target_texts(row):
-    """The texts that a model may say of this row."""
-    return row['answers'] if 'question' in row else row['caption']
+def target_texts(example):
+    """Returns the texts that a model learns to write for the example: answers or captions."""
+    if 'question' in example:
+        return example['answers']
+    return example['caption']
 
 
-def merge_captions(rows):
-    """Returns one row for each picture, sound or video, with the captions of all its rows."""
+def merge_captions(examples):
+    """Returns one example for each image, sound or video, with the captions of all its examples."""
     merged = {}
-    for row in rows:
-        first = merged.setdefault(path_of(row), dict(row, caption=[]))
-        first['caption'].extend(row['caption'])
+    for example in examples:
+        path = path_of(example)
+        if path not in merged:
+            merged[path] = {**example, 'caption': []}
+        merged[path]['caption'].extend(example['caption'])
     return list(merged.values())
 
 
-def spread_examples(rows, limit):
-    """Returns so many of the rows, evenly spread over them: `limit` is 0 for all, a fraction up to
-    1, or a number of rows. At least one is left."""
+def spread_examples(examples, limit):
+    """Returns so many of the examples, evenly spread over the list: `limit` is 0 for all, a
+    fraction up to 1, or a number of examples. At least one is left."""
     count = int(limit)
     if 0 < limit <= 1:
-        count = max(1, round(limit * len(rows)))
-    if count == 0 or count >= len(rows):
-        return rows
-    return [rows[i * len(rows) // count] for i in range(count)]
+        count = max(1, round(limit * len(examples)))
+    if count == 0 or count >= len(examples):
+        return examples
+    return [examples[i * len(examples) // count] for i in range(count)]

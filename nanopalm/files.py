@@ -1,6 +1,7 @@
 """
-Files that are whole or not there.
+Files that are written completely or not at all, and a folder that can be written to.
 """
+
 import errno
 import os
 import tempfile
@@ -10,28 +11,32 @@ from nanopalm.examples import BadData
 
 
 def write_atomically(path, write):
-    """write(temporary path), then rename: a killed run or a full disk never leaves half a file under the name."""
+    """Calls write(temporary path) and then renames the file to `path`, so that a killed run or a
+    full disk never leaves half a file under that name. Raises OSError where it cannot be
+    written."""
     temporary = f'{path}.tmp'
     try:
         write(temporary)
         os.replace(temporary, path)
-    except Exception as e:                                      # safetensors and torch.save raise no OSError when a disk is full
-        raise OSError(f'{path} could not be written ({e})') from e
+    except Exception as error:
+        # safetensors and torch.save do not raise an OSError when the disk is full
+        raise OSError(f'{path} could not be written ({error})') from error
     finally:
         if os.path.exists(temporary):
             os.remove(temporary)
 
 
 def writable_folder(cache_dir, out_dir):
-    """Returns cache_dir, made if need be, or where it cannot be written, in a read-only checkout say, `cache` in out_dir.
-    Raises BadData for one that can never be a folder."""
+    """Returns cache_dir, which is made where it does not exist. Where it may not be written to, as
+    in a read-only checkout, returns the folder `cache` in out_dir instead. Raises BadData where
+    cache_dir cannot be a folder at all."""
     try:
         cache_dir.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryFile(dir=cache_dir):
             return cache_dir
-    except OSError as e:
-        if e.errno not in (errno.EACCES, errno.EPERM, errno.EROFS):
-            raise BadData(f'cache_dir={str(cache_dir)!r}: {e}') from e
+    except OSError as error:
+        if error.errno not in (errno.EACCES, errno.EPERM, errno.EROFS):
+            raise BadData(f'cache_dir={str(cache_dir)!r}: {error}') from error
     folder = Path(out_dir) / 'cache'
     folder.mkdir(parents=True, exist_ok=True)
     return folder

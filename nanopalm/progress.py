@@ -1,7 +1,11 @@
 """
-Progress bars.
+The options of all progress bars: `tqdm(examples, **BAR)`.
 """
+
 import sys
 
-# progress bars say how long it will yet take; into a file or a pipe they write a line a minute at most
-BAR = dict(dynamic_ncols=True, mininterval=0.5 if sys.stderr.isatty() else 60, delay=0 if sys.stderr.isatty() else 10)
+if sys.stderr.isatty():
+    BAR = dict(dynamic_ncols=True, mininterval=0.5, delay=0)
+else:
+    # into a file or a pipe: nothing in the first ten seconds, then a line a minute at most
+    BAR = dict(dynamic_ncols=True, mininterval=60, delay=10)
