@@ -237,9 +237,7 @@ def check_together():
     if cache_features and (encoder_bias_tuning or encoder_norm_tuning):
         raise ValueError('cache_features=True: an encoder that is tuned cannot be cached')
     if adapter_dim % mapper_heads:
-        raise ValueError(
-            f'mapper_heads={mapper_heads} does not divide adapter_dim={adapter_dim}'
-        )
+        raise ValueError(f'mapper_heads={mapper_heads} does not divide adapter_dim={adapter_dim}')
     try:
         instruction.format(prompt='')
     except (LookupError, ValueError) as error:

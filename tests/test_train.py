@@ -146,9 +146,9 @@ def test_lower_precision(train, tmp_path):
 def test_config_for_coco(run, knobs, coco, tmp_path):
     stand_ins = {k: knobs[k] for k in ('llm', 'encoder', 'out_dir', 'num_workers', 'adapter_dim', 'mapper_heads', 'max_iters')}
     text = run('train.py', 'config/coco_depalm.py', *flags(data_dir=coco, batch_size=1, **stand_ins))
-    assert '1 training and 1 validation rows' in text and os.path.isfile(tmp_path / 'out/best.safetensors')
+    assert '1 training and 1 validation examples' in text and os.path.isfile(tmp_path / 'out/best.safetensors')
     text = run('train.py', 'config/coco_depalm.py', *flags(data_dir=coco, batch_size=2, restval=True, **stand_ins | dict(out_dir=tmp_path / 'restval')))
-    assert '2 training and 1 validation rows' in text
+    assert '2 training and 1 validation examples' in text
 
 
 # ---- resuming -------------------------------------------------------------------------------------------------------
@@ -255,7 +255,7 @@ def test_ctrl_c(knobs, tmp_path):
     os.killpg(process.pid, signal.SIGINT)                       # as a terminal does, the workers too
     process.join(60)
     message = (tmp_path / 'stderr').read_text()
-    assert process.exitcode == 1 and 'Traceback' not in message and '--init_from=resume' in message
+    assert process.exitcode == 130 and 'Traceback' not in message and '--init_from=resume' in message
 
 
 # ---- several processes ----------------------------------------------------------------------------------------------
