@@ -56,7 +56,10 @@ restval = False                     # COCO: train on Karpathy's restval images t
 row_per_caption = False             # eP-ALM: each caption is an input of its own
 train_rows = 0.0                    # 0 = all; a fraction up to 1, or a number of rows, drawn by the seed
 instruction = '{prompt}'            # around the question, empty for captions
-answer_prompt = ''                  # between it and the answer
+answer_cue = ''                     # between question and answer in plain text, such as '\n\nAnswer:'
+chat_template = ''                  # '' = plain text; 'own' = that of the LLM's tokenizer; or a name in nanopalm/prompts.py
+caption_prompt = ''                 # where nothing is asked: 'Answer: ' in DePALM, of some LLMs
+answer_prompt = ''                  # in front of every answer
 prompt_end = ''                     # a token that ends every prompt: '</a>' in the papers, of OPT
 target_space = True                 # between prompt and answer; the papers have none with OPT
 loss_on_prompt = False              # eP-ALM: the question is learned, too
@@ -109,6 +112,7 @@ logger = 'none'                     # 'tensorboard' or 'wandb' as well
 # what eval_caption.py and eval_vqa.py do unless told otherwise
 test_checkpoint = 'best'            # or 'last', as DePALM
 test_new_tokens = 0                 # at most, 0 = their own
+encoder_join = 'tokens'             # of several encoders: their 'tokens' side by side, or their 'channels' patch by patch
 globals().update(asdict(AdapterConfig()))
 MORE_KNOBS = (adapters.__file__,)   # where --help finds what they mean
 # ---------------------------------------------------------------------------------------------------------------------
