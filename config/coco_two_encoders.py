@@ -1,7 +1,7 @@
-# QP,L0 that reads two image encoders: CLIP ViT-L for what is shown and DINOv2-L for where. Both
-# encoders and LLaMA-7B are frozen. In neither paper; DePALM ran each of the two encoders alone.
+# QP,L0 with two image encoders, CLIP ViT-L and DINOv2-L. Both of them and LLaMA-7B are frozen. This
+# is in neither paper: DePALM ran each of the two encoders alone.
 #   torchrun --standalone --nproc_per_node=8 train.py config/coco_two_encoders.py
-#   ... --encoder_join=channels           # joined patch by patch, instead of side by side
+#   ... --encoder_join=channels           # one QPMapper reads both encoders, joined per patch
 # data_dir holds dataset_coco.json (Karpathy's split), train2014/ and val2014/. Needs a GPU and the
 # data; nobody has yet run it with this code.
 dataset = 'coco'
@@ -9,14 +9,15 @@ data_dir = 'data/coco'
 out_dir = 'out/coco_two_encoders'
 llm = 'huggyllama/llama-7b'
 encoder = 'clip_l,dinov2_l'
-# the queries read the tokens of both encoders, side by side
+# each encoder has a QPMapper of its own; the tokens of both stand side by side
 encoder_join = 'tokens'
 
 connector = 'qpmapper'
+# of each QPMapper
 n_queries = 32
 mapper_layers = 2
 adapter_dim = 1024
-# the outputs enter at layer 0 and flow on to the top
+# the tokens enter at layer 0 and flow on to the top of the LLM
 n_targets = 1
 last_target = 0
 keep_to_end = True

@@ -343,12 +343,16 @@ def test_epalms_parameters_at_its_own_sizes(mechanism, d_encoder, d_llm, million
 # ---- the schedules -------------------------------------------------------------------------------
 
 
+# the functions of train.py that make the schedule, which is a script and cannot be imported
+SCHEDULE = ('rate_factor', 'rate_factor_by_epoch', 'schedule', 'epoch_schedule', 'cosine')
+
+
 def learning_rates(config, steps, last_iter, steps_per_epoch):
     """Returns the learning rates that train.py sets at these steps."""
+    body = ast.parse((ROOT / 'train.py').read_text(encoding='utf-8')).body
+    functions = [statement for statement in body if getattr(statement, 'name', '') in SCHEDULE]
     scope = dict(config, math=math)
-    for statement in ast.parse((ROOT / 'train.py').read_text()).body:
-        if isinstance(statement, ast.FunctionDef) and not statement.decorator_list:
-            exec(compile(ast.Module([statement], []), 'train.py', 'exec'), scope)
+    exec(compile(ast.Module(functions, []), 'train.py', 'exec'), scope)
     rate_factor = scope.get('rate_factor') or scope['schedule']
     factors = [rate_factor(step, last_iter, steps_per_epoch) for step in steps]
     return [config['learning_rate'] * factor for factor in factors]
