@@ -124,9 +124,9 @@ def in_own_chat(tokenizer, config, text):
     """Returns the same by the chat template of the tokenizer itself."""
     if not tokenizer.chat_template:
         raise BadData(
-            f"chat_template='own': the tokenizer of llm={config.get('llm')!r} has none; name one of "
-            f'nanopalm/prompts.py ({names_of_templates()}), or leave it out for an LLM that was '
-            f'not trained to chat'
+            f"chat_template='own': the tokenizer of llm={config.get('llm')!r} has none; name one "
+            f'of nanopalm/prompts.py ({names_of_templates()}), or leave it out for an LLM that '
+            f'was not trained to chat'
         )
     text = tokenizer.apply_chat_template(
         [dict(role='user', content=text)],

@@ -268,7 +268,7 @@ def test_a_chat_template_with_todays_date_has_always_the_same():
 
 def test_a_tokenizer_without_a_chat_template_is_named():
     config = PLAIN | dict(llm='facebook/opt-125m', chat_template='own')
-    message = "chat_template='own': the tokenizer of llm='facebook/opt-125m' has none; name one of"
+    message = "chat_template='own': the tokenizer of llm='facebook/opt-125m' has none; name one"
     with pytest.raises(BadData, match=message):
         encode_prompt(tokenizer_of('opt'), config, 'why?')
 
