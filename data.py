@@ -133,11 +133,11 @@ class ExampleDataset(torch.utils.data.Dataset):
         item = dict(texts=texts, error='')
         file = path_of(self.examples[self.inputs[i][0]])
         if self.cache is not None:
-            item['features'] = self.read_cache(file, generator)
-            first = item['features']
-            if isinstance(first, tuple):
-                first = first[0]
-            if first[0, 0, 0].isnan():
+            features = self.read_cache(file, generator)
+            item['features'] = features
+            # a file is unreadable for all encoders of a group or for none
+            of_first = features[0] if isinstance(features, tuple) else features
+            if of_first[0, 0, 0].isnan():
                 item['error'] = f'{file}: could not be read when it was cached'
         elif self.preprocessing is not None:
             seed = seeded(self.config['seed'], epoch, i)

@@ -13,7 +13,7 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 
 from adapters import Adapter, AdapterConfig
-from encoders import make_encoder
+from encoders import Encoder
 from llms import load_llm, read_llm_config
 from model import PALM
 from nanopalm.files import write_atomically
@@ -46,7 +46,8 @@ def build(config, device, dtype, shard=False):
     weights, cfg = device != 'meta', AdapterConfig(**{k: config[k] for k in AdapterConfig.__dataclass_fields__})
     with torch.device(device if not weights else 'cpu'):
         llm, tokenizer = load_llm(config['llm'], dtype, weights)
-        encoder = make_encoder(config, cfg.source_layers, pretrained=weights)
+        how = {k: config[k] for k in ('image_size', 'video_frames', 'video_tokens', 'audio_seconds')}
+        encoder = Encoder(config['encoder'], cfg.source_layers, pretrained=weights, **how) if config['encoder'] else None
         adapter = Adapter(cfg, encoder and encoder.dim, encoder and encoder.grid, llm.config.hidden_size, llm.config.num_hidden_layers,
                           llm.get_input_embeddings().embedding_dim)
     start = tokenizer(cfg.prefix_start, add_special_tokens=False).input_ids if cfg.prefix_start else ()
