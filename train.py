@@ -34,7 +34,14 @@ from configurator import (
     may_change_on_resume,
     one_of,
 )
-from data import ExampleDataset, collate, shuffled_batches, split_captions, tokenize_examples
+from data import (
+    ExampleDataset,
+    collate,
+    shuffled_batches,
+    split_captions,
+    to_device,
+    tokenize_examples,
+)
 from nanopalm.cache import feature_cache, report_bad
 from nanopalm.checkpoint import (
     build,
@@ -97,7 +104,7 @@ answer_cue = ''  # behind the question, left out where a chat template says whos
 # '' = none, 'own' = the LLM's, or a name in nanopalm/prompts.py
 chat_template = ''
 answer_prompt = ''  # in front of the answer
-caption_prompt = ''  # in place of all these where a data set of the papers asks nothing
+caption_prompt = ''  # alone, where nothing is asked; answer_prompt takes its place
 prompt_end = ''  # a token that ends every prompt: '</a>' in the papers, of OPT
 target_space = True  # between prompt and answer; the papers have none with OPT
 loss_on_prompt = False  # eP-ALM: the question is learned, too
@@ -357,7 +364,7 @@ def make_dataset(split):
 def check_medium(split):
     """Raises BadData where the encoder does not take what a split shows."""
     shown = medium_of(examples[split][0])
-    taken = model.encoder.preprocessing.medium
+    taken = model.encoder.medium
     if shown != taken:
         hint = ''
         if (shown, taken) == ('video', 'image'):
@@ -382,20 +389,7 @@ def batches(split, keys):
             report_bad(errors, config)
         left_out.update(dict.fromkeys(errors))
         n_labels = (batch['labels'] != -100).sum()
-        yield to_device(batch), n_labels
-
-
-def to_device(batch):
-    """Returns the batch with all but its labels on the device: labels stay on the CPU, where
-    counting them waits for no GPU."""
-    for key in ('input_ids', 'pixels', 'features'):
-        if key in batch:
-            tensor = torch.as_tensor(batch[key])
-            if on_gpu and not tensor.is_pinned():
-                # else the copy to the GPU would be waited for
-                tensor = tensor.pin_memory()
-            batch[key] = tensor.to(device, non_blocking=True)
-    return batch
+        yield to_device(batch, device), n_labels
 
 
 if encoder:
