@@ -25,7 +25,6 @@ import torch.distributed as dist
 from torch.nn.parallel import DistributedDataParallel as DDP
 from tqdm import tqdm
 
-from adapters import AdapterConfig
 from configurator import (
     at_least,
     between,
@@ -62,12 +61,13 @@ from nanopalm.logs import (
     peak_memory,
     training_flops,
 )
-from nanopalm.parallel import checkpoint_activations, sum_over_processes, worker_options
+from nanopalm.parallel import checkpoint_activations, sum_over_processes
 from nanopalm.progress import BAR
 from nanopalm.prompts import check_prompt_end
 from nanopalm.runs import open_run, read_state, record, remove_later_entries
 from nanopalm.seeds import seeded
 from nanopalm.validation import examples_to_score, is_better, score_texts
+from nanopalm.workers import worker_options
 
 # ---- hyperparameters: config files and --key=value override them ---------------------------------
 # (`: at_least(1)` says which values are allowed; `may_change`, that a resumed run may have another)
@@ -150,7 +150,8 @@ target_layers = ()  # such as 3,7,20; () = those that the next three say
 n_targets = 1
 last_target = 0  # negative counts from the top: -4 is the fourth from the top
 target_stride = 1
-keep_to_end = True  # tokens flow on to the top of the LLM; False: dropped after the last target
+# tokens flow on to the top of the LLM; False: they are dropped after the last target
+keep_to_end = True
 # a text in front of the tokens at layer 0, such as '<s>': an LLM's first token is its attention sink
 prefix_start = ''
 noncausal_prefix = False  # visual tokens see each other in both directions where they flow
@@ -272,7 +273,8 @@ if on_gpu:
     torch.backends.cuda.matmul.allow_tf32 = True
 if batch_size % world:
     raise ValueError(
-        f'batch_size={batch_size} counts all processes: expected a multiple of their number, {world}'
+        f'batch_size={batch_size} is over all processes: expected a multiple of their number, '
+        f'{world}'
     )
 autocast = functools.partial(
     torch.autocast,

@@ -24,6 +24,7 @@ from nanopalm.examples import BadData, bullet_list, path_of
 from nanopalm.files import writable_folder
 from nanopalm.progress import BAR
 from nanopalm.seeds import seeded
+from nanopalm.workers import worker_options
 
 
 def no_wait():
@@ -119,7 +120,7 @@ def write_cache(path, shape, files, encoder, config, device, autocast):
     loader = torch.utils.data.DataLoader(
         views,
         batch_size=config['cache_batch_size'],
-        num_workers=config['num_workers'],
+        **worker_options(config['num_workers']),
         collate_fn=load_views,
     )
     temporary = path.with_suffix(f'.{os.getpid()}.tmp')
