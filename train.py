@@ -152,7 +152,8 @@ last_target = 0  # negative counts from the top: -4 is the fourth from the top
 target_stride = 1
 # tokens flow on to the top of the LLM; False: they are dropped after the last target
 keep_to_end = True
-# a text in front of the tokens at layer 0, such as '<s>': an LLM's first token is its attention sink
+# a text in front of the tokens at layer 0, such as '<s>', for the LLM makes its first token an
+# attention sink
 prefix_start = ''
 noncausal_prefix = False  # visual tokens see each other in both directions where they flow
 token_norm = False  # normalise the tokens at each target layer
