@@ -10,7 +10,7 @@ PIP_FLAGS := --quiet --disable-pip-version-check
 # what depends on the packages: the mechanisms against the golden numbers, the models, the scripts from end to end
 PACKAGE_TESTS := tests/parity.py tests/test_model.py tests/test_train.py tests/test_vqa.py tests/test_precision.py tests/test_environment.py
 
-.PHONY: demo demo-vqa demo-audio test test-oldest test-newest lock clean-demo
+.PHONY: demo demo-vqa demo-audio test test-all lint test-oldest test-newest lock clean-demo
 
 demo: .venv/installed
 	$(BIN)/python prepare.py demo
@@ -30,15 +30,24 @@ demo-audio: .venv/installed
 	$(BIN)/python train.py config/demo_audio_blind.py $(TRAIN_FLAGS)
 	$(BIN)/python eval_caption.py --out_dir=out/demo_audio --blind_dir=out/demo_audio_blind $(EVAL_FLAGS)
 
+# the quick tests, and those that take more than two seconds or run a script from end to end
 test: .venv/installed
-	$(BIN)/python -m pytest -q
+	$(BIN)/python -m pytest -q -n 2 -m 'not slow'
+
+test-all: test
+	$(BIN)/python -m pytest -q -n 2 -m slow
+
+# style: 100 columns, sorted imports, no unused names
+lint: .venv/installed
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
 
 # the same for the oldest and the newest packages that requirements.txt allows, each in an environment of its own
 test-oldest: .venv-oldest/installed
-	.venv-oldest/bin/python -m pytest -q $(PACKAGE_TESTS)
+	.venv-oldest/bin/python -m pytest -q -n 2 $(PACKAGE_TESTS)
 
 test-newest: .venv-newest/installed
-	.venv-newest/bin/python -m pytest -q $(PACKAGE_TESTS)
+	.venv-newest/bin/python -m pytest -q -n 2 $(PACKAGE_TESTS)
 
 clean-demo:  ## forget the trained demos, keep what was fetched
 	rm -rf out/demo out/demo_blind out/demo_vqa out/demo_vqa_blind out/demo_audio out/demo_audio_blind

@@ -14,6 +14,9 @@ line `# -- models` begins a group, and an annotation says what is allowed:
 A config file is Python that assigns hyperparameters; later ones win and may read what earlier ones
 assigned. A name that the script does not have is an error that proposes the nearest one.
 
+The files of a data set (config/data), an LLM (config/llm) and a mechanism (config/mechanism) may
+stand in any order: they are read in this one, from the general to the particular.
+
 What a file assigns may depend on what stands after it on the command line: a function
 `recipe(config)` in it is given the final configuration and returns {name: value}, which count as
 assigned at the end of the file. So config/mechanism/qp_l0.py knows the --train_rows=0.01 behind it.
@@ -98,7 +101,7 @@ def configure(scope, argv=None, show_changes=False):
     show_changes: print those that differ from the script's own values (of several processes the
     first does)."""
     defaults = hyperparameters(scope)
-    arguments = sys.argv[1:] if argv is None else argv
+    arguments = in_order_of_kind(sys.argv[1:] if argv is None else argv)
     if {'-h', '--help'} & set(arguments):
         print(help_text(scope, defaults))
         sys.exit(0)
@@ -171,6 +174,29 @@ def print_changes(config, defaults):
 
 
 # ---- the command line ----------------------------------------------------------------------------
+
+# The folders of config/, in the order in which their files are read: a data set proposes an LLM,
+# which the LLM's file replaces.
+KINDS = ('data', 'llm', 'mechanism')
+
+
+def in_order_of_kind(arguments):
+    """Returns the arguments with the config files of the three kinds in their order, in the places
+    where such files stand. All other arguments stay where they are."""
+    places = [place for place, argument in enumerate(arguments) if kind_of(argument) is not None]
+    files = sorted((arguments[place] for place in places), key=kind_of)
+    ordered = list(arguments)
+    for place, file in zip(places, files):
+        ordered[place] = file
+    return ordered
+
+
+def kind_of(argument):
+    """Returns the position in KINDS of a config file's folder, None for any other argument."""
+    path = Path(argument)
+    if path.suffix == '.py' and path.parent.name in KINDS and path.parent.parent.name == 'config':
+        return KINDS.index(path.parent.name)
+    return None
 
 
 def read_arguments(arguments, defaults, final=None):

@@ -25,7 +25,6 @@ import torch.distributed as dist
 from torch.nn.parallel import DistributedDataParallel as DDP
 from tqdm import tqdm
 
-from adapters import AdapterConfig
 from configurator import (
     at_least,
     between,
@@ -34,7 +33,14 @@ from configurator import (
     may_change_on_resume,
     one_of,
 )
-from data import ExampleDataset, collate, shuffled_batches, split_captions, tokenize_examples
+from data import (
+    ExampleDataset,
+    collate,
+    shuffled_batches,
+    split_captions,
+    to_device,
+    tokenize_examples,
+)
 from nanopalm.cache import feature_cache, report_bad
 from nanopalm.checkpoint import (
     build,
@@ -55,12 +61,13 @@ from nanopalm.logs import (
     peak_memory,
     training_flops,
 )
-from nanopalm.parallel import checkpoint_activations, sum_over_processes, worker_options
+from nanopalm.parallel import checkpoint_activations, sum_over_processes
 from nanopalm.progress import BAR
 from nanopalm.prompts import check_prompt_end
 from nanopalm.runs import open_run, read_state, record, remove_later_entries
 from nanopalm.seeds import seeded
 from nanopalm.validation import examples_to_score, is_better, score_texts
+from nanopalm.workers import worker_options
 
 # ---- hyperparameters: config files and --key=value override them ---------------------------------
 # (`: at_least(1)` says which values are allowed; `may_change`, that a resumed run may have another)
@@ -97,7 +104,7 @@ answer_cue = ''  # behind the question, left out where a chat template says whos
 # '' = none, 'own' = the LLM's, or a name in nanopalm/prompts.py
 chat_template = ''
 answer_prompt = ''  # in front of the answer
-caption_prompt = ''  # in place of all these where a data set of the papers asks nothing
+caption_prompt = ''  # alone, where nothing is asked; answer_prompt takes its place
 prompt_end = ''  # a token that ends every prompt: '</a>' in the papers, of OPT
 target_space = True  # between prompt and answer; the papers have none with OPT
 loss_on_prompt = False  # eP-ALM: the question is learned, too
@@ -143,8 +150,10 @@ target_layers = ()  # such as 3,7,20; () = those that the next three say
 n_targets = 1
 last_target = 0  # negative counts from the top: -4 is the fourth from the top
 target_stride = 1
-keep_to_end = True  # tokens flow on to the top of the LLM; False: dropped after the last target
-# a text in front of the tokens at layer 0, such as '<s>': an LLM's first token is its attention sink
+# tokens flow on to the top of the LLM; False: they are dropped after the last target
+keep_to_end = True
+# a text in front of the tokens at layer 0, such as '<s>', for the LLM makes its first token an
+# attention sink
 prefix_start = ''
 noncausal_prefix = False  # visual tokens see each other in both directions where they flow
 token_norm = False  # normalise the tokens at each target layer
@@ -265,7 +274,8 @@ if on_gpu:
     torch.backends.cuda.matmul.allow_tf32 = True
 if batch_size % world:
     raise ValueError(
-        f'batch_size={batch_size} counts all processes: expected a multiple of their number, {world}'
+        f'batch_size={batch_size} is over all processes: expected a multiple of their number, '
+        f'{world}'
     )
 autocast = functools.partial(
     torch.autocast,
@@ -357,7 +367,7 @@ def make_dataset(split):
 def check_medium(split):
     """Raises BadData where the encoder does not take what a split shows."""
     shown = medium_of(examples[split][0])
-    taken = model.encoder.preprocessing.medium
+    taken = model.encoder.medium
     if shown != taken:
         hint = ''
         if (shown, taken) == ('video', 'image'):
@@ -382,20 +392,7 @@ def batches(split, keys):
             report_bad(errors, config)
         left_out.update(dict.fromkeys(errors))
         n_labels = (batch['labels'] != -100).sum()
-        yield to_device(batch), n_labels
-
-
-def to_device(batch):
-    """Returns the batch with all but its labels on the device: labels stay on the CPU, where
-    counting them waits for no GPU."""
-    for key in ('input_ids', 'pixels', 'features'):
-        if key in batch:
-            tensor = torch.as_tensor(batch[key])
-            if on_gpu and not tensor.is_pinned():
-                # else the copy to the GPU would be waited for
-                tensor = tensor.pin_memory()
-            batch[key] = tensor.to(device, non_blocking=True)
-    return batch
+        yield to_device(batch, device), n_labels
 
 
 if encoder:

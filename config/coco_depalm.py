@@ -1,9 +1,9 @@
 # DePALM's QP,L0 on COCO captions (Karpathy's split): LLaMA-7B and EVA-CLIP-L frozen, 17.9M trained
-# parameters. The same as config/data/coco.py config/mechanism/qp_l0.py, in one file.
+# parameters. The same as config/data/coco.py config/mechanism/qp_l0.py, in one file:
 #   torchrun --standalone --nproc_per_node=8 train.py config/coco_depalm.py
-# The paper: 131.29 CIDEr after 8 epochs (DePALM, Table 1), of the last checkpoint. Needs a GPU and
-# the data; nobody has yet run it with this code.
-# data_dir holds dataset_coco.json (Karpathy's split), train2014/ and val2014/.
+# The paper: 131.29 CIDEr after 8 epochs (DePALM, Table 1), of the last checkpoint.
+# data_dir holds dataset_coco.json (Karpathy's split), train2014/ and val2014/. Needs a GPU and the
+# data; nobody has yet run it with this code.
 from config.papers import depalm
 
 dataset = 'coco'
@@ -24,5 +24,5 @@ epochs = 8
 eval_interval = 1000
 
 
-def recipe(knobs):
-    return depalm('qp_l0', knobs)
+def recipe(config):
+    return depalm('qp_l0', config)

@@ -1,4 +1,4 @@
-# The baseline of config/demo_audio.py: the same LLM and learned prompt tokens, no sound.
+# The text-only baseline of config/demo_audio.py: the same LLM and learned prompt tokens, no sound.
 #   python train.py config/demo_audio_blind.py
 dataset = 'data/spoken_stamps'
 out_dir = 'out/demo_audio_blind'

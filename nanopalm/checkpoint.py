@@ -17,14 +17,16 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 
 from adapters import Adapter, AdapterConfig
-from encoders import Encoder
+from encoders import make_encoder
 from llms import load_llm, read_llm_config
 from model import PALM
 from nanopalm.files import write_atomically
 from nanopalm.parallel import shard_over_processes
 
 # hyperparameters that were added after checkpoints had been written, with what those runs had
-LATER_HYPERPARAMETERS = dict(token_init_std=0.02, llm_train_mode=False, target_layers=())
+LATER_HYPERPARAMETERS = dict(
+    token_init_std=0.02, llm_train_mode=False, target_layers=(), encoder_join='tokens'
+)
 # old and new names of trained tensors
 RENAMED = {'.pool.weight': '.pool.layer.weight', '.pool.bias': '.pool.layer.bias'}
 
@@ -41,9 +43,7 @@ def build(config, device, dtype, shard=False):
         llm, tokenizer = load_llm(config['llm'], dtype, weights)
         encoder = None
         if config['encoder']:
-            sizes = ('image_size', 'video_frames', 'video_tokens', 'audio_seconds')
-            sizes = {name: config[name] for name in sizes}
-            encoder = Encoder(config['encoder'], cfg.source_layers, pretrained=weights, **sizes)
+            encoder = make_encoder(config, cfg.source_layers, pretrained=weights)
         adapter = Adapter(
             cfg,
             d_in=encoder.dim if encoder else None,

@@ -3,8 +3,6 @@ What a large LLM may need to be trained through, in time or in memory: hyperpara
 none of which changes what is computed.
 """
 
-import sys
-
 import torch
 import torch.nn as nn
 from torch.distributed.device_mesh import init_device_mesh
@@ -55,12 +53,3 @@ def sum_over_processes(x, world, device):
     if world > 1:
         torch.distributed.all_reduce(x)
     return x
-
-
-def worker_options(num_workers):
-    """Returns the arguments of a DataLoader for so many worker processes. Workers are forked, for
-    train.py is a script at module level, which a worker that starts anew would run again. Where
-    forking is unsafe or unknown (macOS, Windows), files are loaded by the main process."""
-    if not num_workers or not sys.platform.startswith('linux'):
-        return dict(num_workers=0)
-    return dict(num_workers=num_workers, multiprocessing_context='fork')

@@ -12,7 +12,7 @@ from nanopalm.files import write_atomically
 
 FILES = ('resume.pt', 'best.safetensors', 'last.safetensors')
 # hyperparameters that were added after runs had been written, with what those runs had
-LATER_HYPERPARAMETERS = dict(eval_metric='loss')
+LATER_HYPERPARAMETERS = dict(eval_metric='loss', encoder_join='tokens')
 
 
 def open_run(config, may_change, is_main):

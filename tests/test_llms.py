@@ -1,27 +1,17 @@
 """
-The language models: every family, with a tokenizer of its kind, through the scripts; text -> ids; refused ones; the preset files.
+The language models: every family, with a tokenizer of its kind, through the scripts; refused ones.
 `pytest tests/test_llms.py`
 """
 import json
 import runpy
 import shutil
 import sys
-from pathlib import Path
 
 import pytest
 import torch
 import transformers
-from conftest import ROOT, config_file, configured, flags
-from tokenizers import (
-    ByteLevelBPETokenizer,
-    Regex,
-    Tokenizer,
-    decoders,
-    models,
-    normalizers,
-    pre_tokenizers,
-    trainers,
-)
+from conftest import ROOT, configured, flags
+from tiny_tokenizers import CUE, QUESTIONS, TOKENIZERS
 from transformers import (
     AutoTokenizer,
     LlamaConfig,
@@ -36,94 +26,6 @@ from nanopalm import datasets as rows
 from nanopalm.checkpoint import build, load_checkpoint
 from nanopalm.generate import generate_texts
 from nanopalm.prompts import encode_prompt, encode_targets
-
-QUESTIONS, CUE = ('what color?', 'is there a square in the picture?'), '\n\nAnswer:\n'
-CORPUS = [f'{q}{cue} {answer}' for q in (*QUESTIONS, 'A picture of') for cue in (CUE, ' Answer:', '</a>', ' [/INST]')
-          for answer in ('a red circle.', 'A green square.', '12 yes\n', 'red')]
-
-
-# ---- tokenizers of every kind ---------------------------------------------------------------------------------------
-
-def metaspace_bpe():
-    """Vocabulary and merges as LLaMA 1/2 and Mistral have them: <unk>, <s>, </s>, the bytes, pieces in which ▁ is a space."""
-    bpe = Tokenizer(models.BPE(unk_token='<unk>', byte_fallback=True, fuse_unk=True))
-    bpe.pre_tokenizer = pre_tokenizers.Metaspace(split=True)
-    specials = ['<unk>', '<s>', '</s>', *(f'<0x{b:02X}>' for b in range(256))]
-    bpe.train_from_iterator([text.replace('\n', ' ') for text in CORPUS], trainers.BpeTrainer(vocab_size=420, special_tokens=specials))
-    model = json.loads(bpe.to_str())['model']
-    return model['vocab'], [tuple(m) for m in model['merges']]
-
-
-def byte_bpe(*specials):
-    bpe = ByteLevelBPETokenizer()
-    bpe.train_from_iterator(CORPUS, 400, 1, special_tokens=list(specials))
-    model = json.loads(bpe._tokenizer.to_str())['model']
-    return model['vocab'], [tuple(m) for m in model['merges']]
-
-
-def llama_tokenizer(**settings):
-    vocab, merges = metaspace_bpe()
-    return transformers.LlamaTokenizer(vocab=vocab, merges=merges, **settings)
-
-
-def prepended_tokenizer():
-    """As the tokenizer.json of LLaMA 1/2 is written: a normalizer puts the ▁."""
-    vocab, merges = metaspace_bpe()
-    bpe = Tokenizer(models.BPE(vocab, merges, unk_token='<unk>', byte_fallback=True, fuse_unk=True))
-    bpe.normalizer = normalizers.Sequence([normalizers.Prepend('▁'), normalizers.Replace(' ', '▁')])
-    bpe.decoder = decoders.Sequence([decoders.Replace('▁', ' '), decoders.ByteFallback(), decoders.Fuse(), decoders.Strip(' ', 1, 0)])
-    return transformers.PreTrainedTokenizerFast(tokenizer_object=bpe, bos_token='<s>', eos_token='</s>', unk_token='<unk>')
-
-
-def llama3_tokenizer():
-    vocab, merges = byte_bpe('<|begin_of_text|>', '<|end_of_text|>', '<|eot_id|>')
-    bpe = Tokenizer(models.BPE(vocab, merges))
-    pattern = r"[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
-    bpe.pre_tokenizer = pre_tokenizers.Sequence([pre_tokenizers.Split(Regex(pattern), 'isolated'), pre_tokenizers.ByteLevel(False, use_regex=False)])
-    bpe.decoder = decoders.ByteLevel()
-    return transformers.PreTrainedTokenizerFast(tokenizer_object=bpe, bos_token='<|begin_of_text|>', eos_token='<|end_of_text|>')
-
-
-def qwen_tokenizer():
-    vocab, merges = byte_bpe('<|endoftext|>', '<|im_start|>', '<|im_end|>')
-    return transformers.Qwen2Tokenizer(vocab=vocab, merges=merges, eos_token='<|im_end|>', pad_token='<|endoftext|>')
-
-
-def opt_tokenizer():
-    vocab, merges = byte_bpe('<s>', '<pad>', '</s>', '<unk>')
-    specials = dict(bos_token='</s>', eos_token='</s>', unk_token='</s>', pad_token='<pad>')
-    return transformers.GPT2Tokenizer(vocab=vocab, merges=merges, add_bos_token=True, **specials)
-
-
-TOKENIZERS = dict(                      # kind -> (tokenizer, its BOS (or what stands for it), EOS, what pads)
-    llama=(llama_tokenizer, '<s>', '</s>', '<unk>'),
-    llama_legacy=(lambda: llama_tokenizer(legacy=True, add_bos_token=True), '<s>', '</s>', '<unk>'),
-    llama_no_prefix_space=(lambda: llama_tokenizer(add_prefix_space=False), '<s>', '</s>', '<unk>'),
-    prepended=(prepended_tokenizer, '<s>', '</s>', '<unk>'),
-    llama3=(llama3_tokenizer, '<|begin_of_text|>', '<|end_of_text|>', '<|end_of_text|>'),
-    qwen=(qwen_tokenizer, '<|im_end|>', '<|im_end|>', '<|endoftext|>'),
-    opt=(opt_tokenizer, '</s>', '</s>', '<pad>'))
-
-
-@pytest.mark.parametrize('instruction, answer_prompt', [
-    ('{prompt}' + CUE, ''), ('{prompt}', ' Answer: '), ('{prompt}', '</a>'), ('[INST] {prompt} [/INST]', ''), ('', ''), ('', 'Answer: '),
-    ('Caption:', '')])
-@pytest.mark.parametrize('kind', TOKENIZERS)
-def test_prompt_and_target_are_the_ids_of_the_whole_text(kind, instruction, answer_prompt, tmp_path):
-    """No space is lost or doubled where they meet, and one BOS stands in front, whatever the tokenizer adds by itself."""
-    make, bos, eos, _ = TOKENIZERS[kind]
-    make().save_pretrained(tmp_path)
-    tokenizer = AutoTokenizer.from_pretrained(tmp_path)
-    prompt = encode_prompt(tokenizer, dict(instruction=instruction, answer_prompt=answer_prompt), QUESTIONS[0])
-    text = (instruction.format(prompt=QUESTIONS[0]) + answer_prompt).rstrip(' ')
-    for target in ('A red circle.', 'red', '12', '"yes"', "'s", '猫', 'zebra </s>'):
-        ids, = encode_targets(tokenizer, [target], 99)
-        space = '' if kind == 'prepended' and not text else ' '             # its normalizer would add a second one
-        whole = tokenizer(text + space + target, add_special_tokens=False, split_special_tokens=True).input_ids
-        assert prompt + ids == tokenizer.convert_tokens_to_ids([bos]) + whole + tokenizer.convert_tokens_to_ids([eos])
-        assert tokenizer.decode(ids[:-1]).strip() == target and eos not in tokenizer.convert_ids_to_tokens(ids[:-1])
-    assert len(encode_targets(tokenizer, ['red'], 99)[0]) == 2                # pieces, not letters alone
-
 
 # ---- every family ---------------------------------------------------------------------------------------------------
 
@@ -299,53 +201,3 @@ def test_no_llm_there(text, tmp_path):
         (tmp_path / 'config.json').write_text(text)
     with pytest.raises(FileNotFoundError, match='could not be loaded'):
         load_llm(str(tmp_path), 'float32')
-
-
-# ---- presets: config files of an LLM --------------------------------------------------------------------------------
-
-CONTINUE = ['llama_7b', 'llama2_7b', 'llama3_8b', 'smollm2_135m', 'qwen25_7b', 'mistral_7b']
-CHAT = dict(                            # name -> what stands around the question
-    llama2_7b_chat=('[INST] ', ' [/INST]'),
-    llama3_8b_instruct=('<|start_header_id|>user<|end_header_id|>\n\n', '<|eot_id|><|start_header_id|>assistant<|end_header_id|>\n\n'),
-    alpaca_7b=('### Instruction:\n', '\n\n### Response:'),
-    vicuna_7b=(' USER: ', ' ASSISTANT:'),
-    smollm2_135m_instruct=('<|im_end|>\n<|im_start|>user\n', '<|im_end|>\n<|im_start|>assistant\n'),
-    qwen25_7b_instruct=('<|im_end|>\n<|im_start|>user\n', '<|im_end|>\n<|im_start|>assistant\n'),
-    qwen3_8b=('<|im_start|>user\n', '<|im_end|>\n<|im_start|>assistant\n<think>\n\n</think>\n\n'),
-    mistral_7b_instruct=('[INST] ', '[/INST]'))
-# captions of the papers' data sets are asked for by these with 'Answer: ' and nothing else
-ANSWER = ['opt_6_7b', 'llama2_7b', 'llama2_7b_chat', 'alpaca_7b', 'vicuna_7b']
-
-
-@pytest.mark.parametrize('name', [*CONTINUE, *CHAT, 'opt_6_7b'])
-def test_presets_compose(name):
-    """With a data set before and a mechanism after them; they set the LLM and how it is asked, and nothing else. OPT's own end of a
-    prompt, which vqav2 has, goes with it."""
-    for data, mechanism in (('coco', 'qp_l0'), ('vqav2', 'limber_all'), ('demo', 'epalm')):
-        plain, preset = configured(data, mechanism), configured(data, name, mechanism)
-        changed = {k for k in plain if plain[k] != preset[k]}
-        assert changed <= {'llm', 'instruction', 'answer_prompt', 'prompt_end', 'target_space'} and preset['llm'].count('/') == 1
-        changed -= {'prompt_end', 'target_space'}
-        question = '' if data != 'vqav2' else 'why?'
-        asked = preset['instruction'].format(prompt=question) + preset['answer_prompt']
-        if name in ANSWER and data == 'coco':
-            assert asked == 'Answer: '
-        elif name in CHAT:
-            before, after = CHAT[name]
-            assert asked.endswith(before + (question or plain['instruction'].format(prompt='')) + after)
-        else:
-            assert changed <= {'llm'}
-    if name in CHAT:
-        asked = configured('coco', '--instruction=Describe the picture.', name)['instruction']
-        assert asked.endswith(f'Describe the picture.{CHAT[name][1]}')
-
-
-@pytest.mark.parametrize('name', [*CONTINUE, *CHAT, 'opt_6_7b'])
-def test_presets_say_how_they_are_run(name):
-    """The launch command in the header is one that parses, and names the file itself."""
-    comments = [line for line in Path(config_file(name)).read_text().splitlines() if line.startswith('#')]
-    command, = (line for line in comments if ' train.py ' in line and '...' not in line)
-    args = command.partition(' train.py ')[2].split()
-    assert len(comments) <= 3 and f'config/llm/{name}.py' in args
-    config = configured(*(Path(a).stem if not a.startswith('--') else a for a in args))
-    assert config['llm'] == configured(name)['llm'] and config['connector'] == 'qpmapper'

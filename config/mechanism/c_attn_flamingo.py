@@ -1,6 +1,7 @@
 # c-attn closer to Flamingo, in neither paper: every one of the 12 layers has a gated
 # cross-attention of its own, the norm is in front of the query. 127.1M parameters.
-#   python train.py config/data/coco.py config/mechanism/c_attn_flamingo.py
+#   python train.py config/data/coco.py config/mechanism/c_attn_flamingo.py \
+#       --out_dir=out/coco_c_attn_flamingo
 connector = 'c_attn_flamingo'
 adapter_dim = 1024
 mapper_heads = 8
