@@ -3,6 +3,8 @@ What the tests share: a tiny frozen LLM, a tiny frozen encoder and a few picture
 of them made here; and `run`, which runs a script of the repository in a process of its own.
 """
 
+# ruff: noqa: E402 (the environment is set before torch is imported)
+
 import ast
 import hashlib
 import json

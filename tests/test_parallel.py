@@ -1,15 +1,13 @@
 """
-nanopalm/parallel.py: recomputed activations, an LLM shared by processes, data loading workers.
+nanopalm/parallel.py: recomputed activations, several processes, an LLM shared among them.
 """
-
-import sys
 
 import pytest
 from conftest import flags
 from tiny_models import every_mechanism, inputs, make
 from tiny_runs import checkpoint, facts, metrics, torchrun
 
-from nanopalm.parallel import checkpoint_activations, sum_over_processes, worker_options
+from nanopalm.parallel import checkpoint_activations, sum_over_processes
 
 # ---- recomputed activations ----------------------------------------------------------------------
 
@@ -123,16 +121,3 @@ def test_several_processes_generate_the_texts_to_score_together(run, tiny, tmp_p
 
 def test_the_sum_over_one_process_is_the_number_itself():
     assert sum_over_processes(3.5, world=1, device='cpu').item() == 3.5
-
-
-# ---- data loading workers ------------------------------------------------------------------------
-
-
-def test_workers_are_forked_on_linux_alone(monkeypatch):
-    """A worker that starts anew would run train.py, a script, once more."""
-    monkeypatch.setattr(sys, 'platform', 'linux')
-    assert worker_options(2) == dict(num_workers=2, multiprocessing_context='fork')
-    assert worker_options(0) == dict(num_workers=0)
-    for platform in ('darwin', 'win32'):
-        monkeypatch.setattr(sys, 'platform', platform)
-        assert worker_options(2) == dict(num_workers=0)

@@ -9,7 +9,13 @@ import pytest
 from conftest import TRAINED, digests, flags
 from tiny_runs import assert_same_checkpoints, entries, kill_and_resume, metrics
 
-from nanopalm.runs import open_run, read_state, record, remove_later_entries
+from nanopalm.runs import (
+    LATER_HYPERPARAMETERS,
+    open_run,
+    read_state,
+    record,
+    remove_later_entries,
+)
 
 # ---- resuming ------------------------------------------------------------------------------------
 
@@ -148,7 +154,7 @@ def test_a_run_is_not_continued_with_another_eval_metric(train, trained, tmp_pat
 
 
 def test_hyperparameters_that_may_change_may_change(tmp_path):
-    config = dict(out_dir=str(tmp_path), init_from='scratch', eval_metric='loss', max_iters=4)
+    config = LATER_HYPERPARAMETERS | dict(out_dir=str(tmp_path), init_from='scratch', max_iters=4)
     assert not open_run(config, may_change={'max_iters', 'init_from'}, is_main=True)
     (tmp_path / 'resume.pt').touch()
     config |= dict(init_from='auto', max_iters=8)
