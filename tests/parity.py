@@ -8,6 +8,8 @@ batch; and the ids of greedy and beam-3 generation, which must be identical. The
 any case fails. Without DIR: tests/golden, and ../shared/golden where it exists.
 """
 
+# ruff: noqa: E402 (run as a script, it finds the modules of the repository first)
+
 import functools
 import json
 import sys
