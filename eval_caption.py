@@ -14,12 +14,12 @@ about sampling.
 
 from configurator import at_least, between, configure, one_of
 from nanopalm.decoding import check_decoding
+from nanopalm.errors import explain_errors
 from nanopalm.evaluation import (
     add_texts,
     check_blind_run,
     describe_evaluation,
     describe_example,
-    friendly_errors,
     generate_with,
     load_captions,
     print_missing,
@@ -73,56 +73,59 @@ java = False
 page_rows: at_least(0) = 1000  # at most so many captions on the page, about 10 KB each
 
 config = configure(globals())
+# from here on, an error that the user can correct ends the script with its message alone
+explain_errors()
 
-with friendly_errors():
-    # what is missing or wrong ends the script here, before a model is loaded
-    check_decoding(config)
-    if java:
-        print_missing(check_java())
-    trained_with = read_run(out_dir, config)
+# what is missing or wrong ends the script here, before a model is loaded
+check_decoding(config)
+if java:
+    print_missing(check_java())
+trained_with = read_run(out_dir, config)
+if blind_dir:
+    check_blind_run(blind_dir, config, trained_with)
+run = with_other_data(trained_with, config)
+examples = load_captions(run, split, max_rows)
+
+# generate; in the keys of the results, '' is the run and 'blind_' the text-only baseline
+texts = {'': generate_with(out_dir, examples, config)}
+examples, texts[''] = readable(examples, texts[''])
+if blind_dir:
+    texts['blind_'] = generate_with(blind_dir, examples, config)
+
+# score
+rows = [describe_example(example) for example in examples]
+captions = {}
+for side in texts:
+    add_texts(rows, 'caption', texts[side], side)
+    captions[side] = [first_text(text) for text in texts[side]]
+references = [example['caption'] for example in examples]
+comparison = compare_captions(references, captions, java)
+
+result = {
+    'knobs': config,
+    'trained_with': trained_with,
+    'evaluated': describe_evaluation(run, config),
+    'tokenizer': comparison['tokenizer'],
+    'missing': comparison['missing'],
+    'rows': rows,
+}
+for side in texts:
+    result[side + 'scores'] = comparison['scores'][side]
+    for row, cider in zip(rows, comparison['ciders'][side]):
+        row[side + 'cider'] = cider
+
+# print and write
+print_other_data(result)
+for name, score in result['scores'].items():
+    line = f'{name:8}{score:8.2f}'
     if blind_dir:
-        check_blind_run(blind_dir, config, trained_with)
-    run = with_other_data(trained_with, config)
-    examples = load_captions(run, split, max_rows)
+        line += f'   blind {result["blind_scores"][name]:8.2f}'
+    print(line)
+print_missing(result['missing'])
 
-    # '' is the run, and 'blind_' the text-only baseline, in the keys of the results too
-    texts = {'': generate_with(out_dir, examples, config)}
-    examples, texts[''] = readable(examples, texts[''])
-    if blind_dir:
-        texts['blind_'] = generate_with(blind_dir, examples, config)
-
-    rows = [describe_example(example) for example in examples]
-    captions = {}
-    for side in texts:
-        add_texts(rows, 'caption', texts[side], side)
-        captions[side] = [first_text(text) for text in texts[side]]
-    references = [example['caption'] for example in examples]
-    comparison = compare_captions(references, captions, java)
-
-    result = {
-        'knobs': config,
-        'trained_with': trained_with,
-        'evaluated': describe_evaluation(run, config),
-        'tokenizer': comparison['tokenizer'],
-        'missing': comparison['missing'],
-        'rows': rows,
-    }
-    for side in texts:
-        result[side + 'scores'] = comparison['scores'][side]
-        for row, cider in zip(rows, comparison['ciders'][side]):
-            row[side + 'cider'] = cider
-
-    print_other_data(result)
-    for name, score in result['scores'].items():
-        line = f'{name:8}{score:8.2f}'
-        if blind_dir:
-            line += f'   blind {result["blind_scores"][name]:8.2f}'
-        print(line)
-    print_missing(result['missing'])
-
-    name = result_name(result)
-    files = {
-        f'eval_{name}.json': to_json(result, indent=1),
-        f'eval_{name}.html': captions_page(result),
-    }
-    write_files(out_dir, files)
+name = result_name(result)
+files = {
+    f'eval_{name}.json': to_json(result, indent=1),
+    f'eval_{name}.html': captions_page(result),
+}
+write_files(out_dir, files)

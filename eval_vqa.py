@@ -19,11 +19,11 @@ docs/evaluation.md says more, also about sampling.
 
 from configurator import at_least, between, configure, one_of
 from nanopalm.decoding import check_decoding
+from nanopalm.errors import explain_errors
 from nanopalm.evaluation import (
     add_texts,
     check_blind_run,
     describe_evaluation,
-    friendly_errors,
     generate_with,
     load_questions,
     print_other_data,
@@ -74,56 +74,59 @@ rule: one_of('', *RULES) = ''  # how answers are scored; '' = as is official for
 page_rows: at_least(0) = 200  # at most so many answers on the page
 
 config = configure(globals())
+# from here on, an error that the user can correct ends the script with its message alone
+explain_errors()
 
-with friendly_errors():
-    # what is missing or wrong ends the script here, before a model is loaded
-    check_decoding(config)
-    trained_with = read_run(out_dir, config)
+# what is missing or wrong ends the script here, before a model is loaded
+check_decoding(config)
+trained_with = read_run(out_dir, config)
+if blind_dir:
+    check_blind_run(blind_dir, config, trained_with)
+run = with_other_data(trained_with, config)
+examples = load_questions(run, split, max_rows)
+rule = rule or default_rule(run['dataset'], examples)
+check_rule(rule, examples)
+
+# generate; in the keys of the results, '' is the run and 'blind_' the text-only baseline
+texts = {'': generate_with(out_dir, examples, config)}
+examples, texts[''] = readable(examples, texts[''])
+if blind_dir:
+    texts['blind_'] = generate_with(blind_dir, examples, config)
+
+# score
+rows = [dict(example) for example in examples]
+result = {
+    'knobs': config,
+    'trained_with': trained_with,
+    'evaluated': describe_evaluation(run, config),
+    'rule': rule,
+    'rows': rows,
+}
+for side in texts:
+    add_texts(rows, 'answer', texts[side], side)
+    answers = [first_text(text) for text in texts[side]]
+    result[side + 'scores'], accuracies = score_answers(examples, answers, rule)
+    for row, accuracy in zip(rows, accuracies):
+        row[side + 'accuracy'] = accuracy
+
+# print and write
+print_other_data(result)
+print(f'rule {rule!r}: {describe_rule(rule)}')
+left_out = sum(row['accuracy'] is None for row in rows)
+if left_out:
+    print(f'{left_out} of {len(rows)} questions are left out of the score')
+for name, score in result['scores'].items():
+    label = f'accuracy by rule {rule!r}' if name == 'accuracy' else name
+    line = f'{label:40}{score:8.2f}'
     if blind_dir:
-        check_blind_run(blind_dir, config, trained_with)
-    run = with_other_data(trained_with, config)
-    examples = load_questions(run, split, max_rows)
-    rule = rule or default_rule(run['dataset'], examples)
-    check_rule(rule, examples)
+        line += f'   blind {result["blind_scores"][name]:8.2f}'
+    print(line)
 
-    # '' is the run, and 'blind_' the text-only baseline, in the keys of the results too
-    texts = {'': generate_with(out_dir, examples, config)}
-    examples, texts[''] = readable(examples, texts[''])
-    if blind_dir:
-        texts['blind_'] = generate_with(blind_dir, examples, config)
-
-    rows = [dict(example) for example in examples]
-    result = {
-        'knobs': config,
-        'trained_with': trained_with,
-        'evaluated': describe_evaluation(run, config),
-        'rule': rule,
-        'rows': rows,
-    }
-    for side in texts:
-        add_texts(rows, 'answer', texts[side], side)
-        answers = [first_text(text) for text in texts[side]]
-        result[side + 'scores'], accuracies = score_answers(examples, answers, rule)
-        for row, accuracy in zip(rows, accuracies):
-            row[side + 'accuracy'] = accuracy
-
-    print_other_data(result)
-    print(f'rule {rule!r}: {describe_rule(rule)}')
-    left_out = sum(row['accuracy'] is None for row in rows)
-    if left_out:
-        print(f'{left_out} of {len(rows)} questions are left out of the score')
-    for name, score in result['scores'].items():
-        label = f'accuracy by rule {rule!r}' if name == 'accuracy' else name
-        line = f'{label:40}{score:8.2f}'
-        if blind_dir:
-            line += f'   blind {result["blind_scores"][name]:8.2f}'
-        print(line)
-
-    submission = [{'question_id': row['id'], 'answer': row['answer']} for row in rows]
-    name = result_name(result)
-    files = {
-        f'eval_{name}.json': to_json(result, indent=1),
-        f'eval_{name}.html': answers_page(result),
-        f'results_{name}.json': to_json(submission),
-    }
-    write_files(out_dir, files)
+submission = [{'question_id': row['id'], 'answer': row['answer']} for row in rows]
+name = result_name(result)
+files = {
+    f'eval_{name}.json': to_json(result, indent=1),
+    f'eval_{name}.html': answers_page(result),
+    f'results_{name}.json': to_json(submission),
+}
+write_files(out_dir, files)

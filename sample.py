@@ -19,7 +19,8 @@ from configurator import at_least, between, configure, one_of
 from nanopalm import media
 from nanopalm.attention_map import draw_attention
 from nanopalm.decoding import decoding_options
-from nanopalm.evaluation import friendly_errors, load_run, read_run, to_json
+from nanopalm.errors import explain_errors
+from nanopalm.evaluation import load_run, read_run, to_json
 from nanopalm.generate import encoder_medium, first_text, generate_texts, readable
 
 # -- the model
@@ -51,6 +52,8 @@ num_return_sequences: at_least(1) = 1  # texts about each file
 seed: at_least(0) = 0  # of sampling
 
 config = configure(globals())
+# from here on, an error that the user can correct ends the script with its message alone
+explain_errors()
 
 
 def find_files(pattern, medium):
@@ -90,33 +93,32 @@ def output_lines(path, medium, texts):
     return [to_json(entry)]
 
 
-with friendly_errors():
-    # what is missing or wrong ends the script here, before a model is loaded
-    check_paths()
-    options = decoding_options(config)
-    instruction = read_run(out_dir, config)['instruction']
-    if question and '{prompt}' not in instruction:
-        raise ValueError(
-            f'--question: {out_dir} was trained with instruction={instruction!r}, in which there '
-            f'is no place for a question'
-        )
+# what is missing or wrong ends the script here, before a model is loaded
+check_paths()
+options = decoding_options(config)
+instruction = read_run(out_dir, config)['instruction']
+if question and '{prompt}' not in instruction:
+    raise ValueError(
+        f'--question: {out_dir} was trained with instruction={instruction!r}, in which there '
+        f'is no place for a question'
+    )
 
-    model, tokenizer, run = load_run(out_dir, config)
-    medium = encoder_medium(model.encoder) if model.encoder else 'image'
-    paths = find_files(input, medium)
-    if not paths:
-        raise ValueError(f'--input={input!r}: there is no {medium} file in this folder')
-    examples = [{medium: path, 'question': question} for path in paths]
-    texts = generate_texts(model, tokenizer, run, examples, batch_size, seed=seed, **options)
-    examples, texts = readable(examples, texts)
+model, tokenizer, run = load_run(out_dir, config)
+medium = encoder_medium(model.encoder) if model.encoder else 'image'
+paths = find_files(input, medium)
+if not paths:
+    raise ValueError(f'--input={input!r}: there is no {medium} file in this folder')
+examples = [{medium: path, 'question': question} for path in paths]
+texts = generate_texts(model, tokenizer, run, examples, batch_size, seed=seed, **options)
+examples, texts = readable(examples, texts)
 
-    if show:
-        captions = [first_text(text) for text in texts]
-        draw_attention(show, model, tokenizer, run, examples, captions)
-    lines = []
-    for example, text in zip(examples, texts):
-        lines += output_lines(example[medium], medium, text)
-    if output:
-        Path(output).write_text('\n'.join(lines) + '\n', encoding='utf-8')
-    else:
-        print('\n'.join(lines))
+if show:
+    captions = [first_text(text) for text in texts]
+    draw_attention(show, model, tokenizer, run, examples, captions)
+lines = []
+for example, text in zip(examples, texts):
+    lines += output_lines(example[medium], medium, text)
+if output:
+    Path(output).write_text('\n'.join(lines) + '\n', encoding='utf-8')
+else:
+    print('\n'.join(lines))

@@ -3,10 +3,8 @@ What eval_caption.py, eval_vqa.py and sample.py share: which checkpoint of a run
 examples they take, and the files they write.
 """
 
-import contextlib
 import json
 import os
-import sys
 from pathlib import Path
 
 from safetensors import safe_open
@@ -18,17 +16,6 @@ from nanopalm.examples import BadData, medium_of, merge_captions, path_of, sprea
 from nanopalm.files import write_atomically
 from nanopalm.generate import first_text, generate_texts
 from nanopalm.scores import tokenize
-
-
-@contextlib.contextmanager
-def friendly_errors():
-    """Ends the script with the message of an error that its user can correct: wrong data, files or
-    hyperparameters. A traceback would only hide it."""
-    try:
-        yield
-    except (BadData, ValueError, OSError) as error:
-        sys.exit(str(error))
-
 
 # ---- runs ----------------------------------------------------------------------------------------
 
