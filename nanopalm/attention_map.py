@@ -95,7 +95,8 @@ def prefix_grid(model):
 
 def text_attention(model, ids, pixels):
     """Returns the attention weights of a text, the mean over heads and over the layers that have a
-    prefix: (P+T, N+P+T) of P prompt tokens, T token ids and N prefix tokens."""
+    prefix: (P+T, N+P+T) of P prompt tokens, T token ids and N prefix tokens. Raises ValueError for
+    a mechanism without a prefix."""
     ids = torch.tensor([ids], device=model.llm.device)
     half_precision = model.llm.dtype != torch.float32
     with (
@@ -104,6 +105,8 @@ def text_attention(model, ids, pixels):
         recorded_attention(model) as weights_of_layers,
     ):
         model.hidden(ids, pixels=pixels[None].to(ids.device))
+    if not weights_of_layers:
+        raise ValueError('this mechanism gives the LLM no prefix, so there is no map of attention')
     return torch.stack(weights_of_layers).mean(0)
 
 

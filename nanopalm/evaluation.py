@@ -7,9 +7,7 @@ import json
 import os
 from pathlib import Path
 
-from safetensors import safe_open
-
-from nanopalm.checkpoint import load_checkpoint
+from nanopalm.checkpoint import load_checkpoint, read_checkpoint
 from nanopalm.datasets import load_examples
 from nanopalm.decoding import decoding_options, token_limit
 from nanopalm.examples import BadData, medium_of, merge_captions, path_of, spread_examples
@@ -45,18 +43,7 @@ def read_run(out_dir, config):
     """Returns the hyperparameters that the run in a folder was trained with, without loading its
     model. Raises FileNotFoundError or ValueError where there is no checkpoint."""
     checkpoint = choose_checkpoint(out_dir, config['which'])
-    path = os.path.join(out_dir, f'{checkpoint}.safetensors')
-    if not os.path.isfile(path):
-        raise FileNotFoundError(
-            f'{path}: there is no such checkpoint; train.py writes it into its out_dir'
-        )
-    try:
-        with safe_open(path, 'pt') as file:
-            run = json.loads(file.metadata()['config'])
-    except Exception as error:
-        raise ValueError(
-            f'{path} is not a checkpoint of train.py ({type(error).__name__}: {error})'
-        ) from error
+    run, _ = read_checkpoint(os.path.join(out_dir, f'{checkpoint}.safetensors'))
     if config['bad_rows']:
         run['bad_rows'] = config['bad_rows']
     return run

@@ -74,7 +74,7 @@ def no_download(monkeypatch):
     ],
 )
 def test_spice_says_all_that_it_lacks(version, words, no_download, tmp_path, monkeypatch):
-    fake_java(tmp_path, monkeypatch, f"echo 'openjdk version \"{version}\"' >&2")
+    fake_java(tmp_path, monkeypatch, f'echo \'openjdk version "{version}"\' >&2')
     monkeypatch.setattr(java, 'JARS', tmp_path)
     with pytest.raises(OSError) as error:
         java.spice({}, {})

@@ -88,7 +88,8 @@ def write_fixture():
     FIXTURE.write_text(text, encoding='utf-8')
 
 
-# ---- tokens: the right column is what Stanford's PTBTokenizer 3.4.1, as pycocoevalcap calls it, gave
+# ---- tokens --------------------------------------------------------------------------------------
+# the right column is what Stanford's PTBTokenizer 3.4.1 gave, as pycocoevalcap calls it
 
 
 @pytest.mark.parametrize(
@@ -134,8 +135,7 @@ def test_tokens_are_those_of_the_java_tokenizer(text, tokens):
 
 
 def test_curly_apostrophes_are_straight_ones():
-    """This is not as in Java, where don\u2019t and don't are the same but o\u2019clock and o'clock are
-    not."""
+    """In Java don\u2019t and don't are the same, but o\u2019clock and o'clock are not."""
     text = "it's 3 o'clock, don't"
     assert tokenize(text.replace("'", '\u2019')) == tokenize(text)
 

@@ -15,25 +15,25 @@ SMALL = {'adapter_dim': 32, 'mapper_heads': 4, 'n_queries': 4}
 CPU = {'device': 'cpu', 'dtype': 'float32'}
 
 
-def write_run(out_dir, seed=0, noise=0.5, which='best', **hyperparameters):
+def write_run(out_dir, seed=0, which='best', **hyperparameters):
     """Writes a checkpoint and config.json into out_dir. The adapter is random, far from what a
     training starts with, so that images matter. Returns out_dir."""
     config = configured(*flags(**SMALL, **hyperparameters))
     torch.manual_seed(0)
     model, _ = build(config, 'cpu', 'float32')
-    randomise(model, seed, noise)
+    randomise(model, seed)
     out_dir.mkdir(parents=True, exist_ok=True)
     save_adapter(out_dir / f'{which}.safetensors', model.trained(), config)
     (out_dir / 'config.json').write_text(json.dumps(config))
     return out_dir
 
 
-def randomise(model, seed=0, noise=0.5):
-    """Adds normal noise to all that is trained in a model."""
+def randomise(model, seed=0):
+    """Replaces all that is trained in a model by normal noise."""
     generator = torch.Generator().manual_seed(seed)
     with torch.no_grad():
         for parameter in model.trained().values():
-            parameter.add_(noise * torch.randn(parameter.shape, generator=generator))
+            parameter.copy_(0.3 * torch.randn(parameter.shape, generator=generator))
 
 
 def write_questions(pictures, path):
