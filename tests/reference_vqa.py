@@ -7,9 +7,7 @@ out in turn, fractions are exact, and the contractions are spelled out.
 from fractions import Fraction
 
 # an entry 'dont' maps to "don't"; the official table also has entries that change nothing
-CONTRACTIONS = dict(
-    pair.split('>')
-    for pair in """
+PAIRS = """
     aint>ain't arent>aren't cant>can't couldve>could've couldnt>couldn't couldn'tve>couldn't've
     couldnt've>couldn't've didnt>didn't doesnt>doesn't dont>don't hadnt>hadn't hadnt've>hadn't've
     hadn'tve>hadn't've hasnt>hasn't havent>haven't hed>he'd hed've>he'd've he'dve>he'd've hes>he's
@@ -31,8 +29,8 @@ CONTRACTIONS = dict(
     whove>who've whyll>why'll whyre>why're whys>why's wont>won't wouldve>would've wouldnt>wouldn't
     wouldnt've>wouldn't've wouldn'tve>wouldn't've yall>y'all yall'll>y'all'll y'allll>y'all'll
     yall'd've>y'all'd've y'alld've>y'all'd've y'all'dve>y'all'd've youd>you'd youd've>you'd've
-    you'dve>you'd've youll>you'll youre>you're youve>you've""".split()
-)
+    you'dve>you'd've youll>you'll youre>you're youve>you've"""
+CONTRACTIONS = dict(pair.split('>') for pair in PAIRS.split())
 DIGITS = {
     'none': 0,
     'zero': 0,
@@ -47,29 +45,7 @@ DIGITS = {
     'nine': 9,
     'ten': 10,
 }
-MARKS = [
-    ';',
-    '/',
-    '[',
-    ']',
-    '"',
-    '{',
-    '}',
-    '(',
-    ')',
-    '=',
-    '+',
-    '\\',
-    '_',
-    '-',
-    '>',
-    '<',
-    '@',
-    '`',
-    ',',
-    '?',
-    '!',
-]
+MARKS = list(';/[]"{}()=+\\_-><@`,?!')
 MOST_STOPS = 32
 
 
