@@ -21,7 +21,7 @@ from nanopalm.attention_map import draw_attention
 from nanopalm.decoding import decoding_options
 from nanopalm.errors import explain_errors
 from nanopalm.evaluation import load_run, read_run, to_json
-from nanopalm.generate import encoder_medium, first_text, generate_texts, readable
+from nanopalm.generate import first_text, generate_texts, readable
 
 # -- the model
 out_dir = 'out/demo'  # a run of train.py
@@ -104,7 +104,7 @@ if question and '{prompt}' not in instruction:
     )
 
 model, tokenizer, run = load_run(out_dir, config)
-medium = encoder_medium(model.encoder) if model.encoder else 'image'
+medium = model.encoder.medium if model.encoder else 'image'
 paths = find_files(input, medium)
 if not paths:
     raise ValueError(f'--input={input!r}: there is no {medium} file in this folder')

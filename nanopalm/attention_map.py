@@ -61,8 +61,8 @@ def check_tokens_are_patches(model):
         raise ValueError('a blind model looks at nothing')
     if isinstance(encoder.preprocessing, tuple):
         raise ValueError(
-            f'encoder={encoder.name!r}: the tokens of several encoders have no common place in the '
-            f'image, so there is no map of the attention'
+            f'encoder={encoder.name!r}: the attention is drawn over the image that one encoder '
+            f'takes, and this run has several encoders'
         )
     cfg = model.adapter.cfg
     reduces = cfg.connector.startswith('r_')

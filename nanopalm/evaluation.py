@@ -7,12 +7,14 @@ import json
 import os
 from pathlib import Path
 
+from data import check_instruction
 from nanopalm.checkpoint import load_checkpoint, read_checkpoint
 from nanopalm.datasets import load_examples
 from nanopalm.decoding import decoding_options, token_limit
 from nanopalm.examples import BadData, medium_of, merge_captions, path_of, spread_examples
-from nanopalm.files import write_atomically
 from nanopalm.generate import first_text, generate_texts
+from nanopalm.prompts import replace_prompts
+from nanopalm.runs import write_text
 from nanopalm.scores import tokenize
 
 # ---- runs ----------------------------------------------------------------------------------------
@@ -67,14 +69,10 @@ def with_other_data(run, config):
     if config['dataset'] and config['dataset'] != run['dataset']:
         # how many examples of its own data set the run was trained with
         run['train_rows'] = 0.0
-    for name in ('dataset', 'data_dir', 'instruction', 'answer_prompt'):
+    for name in ('dataset', 'data_dir'):
         if config[name]:
             run[name] = config[name]
-    if config['instruction'] is None:
-        run['instruction'] = '{prompt}'
-    if config['answer_prompt'] is None:
-        run['answer_prompt'] = ''
-    return run
+    return replace_prompts(run, config['instruction'], config['answer_prompt'])
 
 
 def generate_with(out_dir, examples, config):
@@ -125,12 +123,7 @@ def load_questions(run, split, limit=0):
         raise BadData(
             f'split {split!r} has captions without a question: eval_caption.py scores those'
         )
-    needs_instruction = any('instruction' not in example for example in examples)
-    if needs_instruction and '{prompt}' not in run['instruction']:
-        raise BadData(
-            f'instruction={run["instruction"]!r}: there is no {{prompt}} in it, where the '
-            f'questions would stand; give another --instruction'
-        )
+    check_instruction(examples, run)
     return examples
 
 
@@ -197,13 +190,6 @@ def write_files(folder, files):
         path = os.path.join(folder, name)
         write_text(path, text)
         print(path)
-
-
-def write_text(path, text):
-    def write(temporary):
-        Path(temporary).write_text(text, encoding='utf-8')
-
-    write_atomically(path, write)
 
 
 def to_json(value, indent=None):

@@ -153,25 +153,15 @@ def pad_left(prompts, pad_id, device):
 # ---- files ---------------------------------------------------------------------------------------
 
 
-def encoder_medium(encoder):
-    """Returns 'image', 'audio' or 'video': the medium of the files that the encoder takes. All of
-    several encoders see the same file, so they take the same medium."""
-    preprocessing = encoder.preprocessing
-    if isinstance(preprocessing, tuple):
-        preprocessing = preprocessing[0]
-    return preprocessing.medium
-
-
 def check_medium(encoder, examples):
     """Raises BadData if the files of the examples are of another medium than the encoder takes."""
     if encoder is None or not examples:
         return
     medium = medium_of(examples[0])
-    expected = encoder_medium(encoder)
-    if medium != expected:
+    if medium != encoder.medium:
         raise BadData(
             f'the data set has {medium} files, but the encoder {encoder.name!r} of this run takes '
-            f'{expected} files'
+            f'{encoder.medium} files'
         )
 
 

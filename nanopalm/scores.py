@@ -13,6 +13,7 @@ from pycocoevalcap.bleu.bleu import Bleu
 from pycocoevalcap.cider.cider import Cider
 from pycocoevalcap.rouge.rouge import Rouge
 
+from nanopalm.datasets import DATASETS
 from nanopalm.java import java_tokenize, meteor, spice
 
 # ---- captions: tokens ----------------------------------------------------------------------------
@@ -376,16 +377,6 @@ RULES = {
     'vqa_or_exact': score_vqa_or_exact,
 }
 LEAVE_ONE_OUT = ('vqa', 'depalm', 'textvqa')
-DATASET_RULES = {
-    'vqav2': 'vqa',
-    'vqav2_karpathy': 'vqa',
-    'okvqa': 'vqa',
-    'textvqa': 'textvqa',
-    'aokvqa': 'aokvqa',
-    'gqa': 'exact',
-    'msrvtt_qa': 'exact',
-    'msvd_qa': 'exact',
-}
 
 
 def describe_rule(rule):
@@ -397,9 +388,8 @@ def default_rule(dataset, examples):
     """Returns the name of the rule that scores these questions: the official rule of a known data
     set. For any other data set the number of answers decides: 'vqa' where every question has
     several, 'exact' where every one has a single answer, 'vqa_or_exact' where both occur."""
-    official = DATASET_RULES.get(dataset)
-    if official:
-        return official
+    if dataset in DATASETS and DATASETS[dataset].rule:
+        return DATASETS[dataset].rule
     single = count_single_answers(examples)
     if single == 0:
         return 'vqa'

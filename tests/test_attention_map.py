@@ -2,8 +2,6 @@
 nanopalm/attention_map.py: the maps are the attention of the stock LLM on the whole sequence.
 """
 
-from types import SimpleNamespace
-
 import pytest
 import torch
 from conftest import configured, flags
@@ -24,7 +22,8 @@ def make(llm, encoder):
     """make(dtype, hyperparameter=value, ...) -> (model, tokenizer, config)."""
 
     def make(dtype='float32', **hyperparameters):
-        config = configured(*flags(**SMALL, llm=llm, encoder=encoder, **hyperparameters))
+        defaults = {**SMALL, 'llm': llm, 'encoder': encoder}
+        config = configured(*flags(**{**defaults, **hyperparameters}))
         torch.manual_seed(0)
         model, tokenizer = build(config, 'cpu', dtype)
         return model.eval(), tokenizer, config
@@ -122,10 +121,12 @@ def test_a_blind_model_looks_at_nothing(make):
         check_tokens_are_patches(model)
 
 
-def test_tokens_of_several_encoders_have_no_common_place():
-    encoder = SimpleNamespace(name='clip_l,dinov2_l', preprocessing=(None, None))
-    with pytest.raises(ValueError, match="'clip_l,dinov2_l': the tokens of several encoders"):
-        check_tokens_are_patches(SimpleNamespace(encoder=encoder))
+@pytest.mark.parametrize('join', ['tokens', 'channels'])
+def test_the_attention_to_several_encoders_is_not_drawn(make, encoder, example, join):
+    two = {'encoder': f'{encoder},{encoder}', 'encoder_join': join, 'connector': 'linear'}
+    model, tokenizer, config = make(**two)
+    with pytest.raises(ValueError, match='this run has several encoders'):
+        draw_attention('attention.png', model, tokenizer, config, [example], [TEXT])
 
 
 def test_a_drawing_has_a_line_for_every_example(make, pictures, tmp_path):

@@ -38,6 +38,8 @@ RUN = {
     'data_dir': 'data/coco',
     'instruction': 'Caption:',
     'answer_prompt': 'A: ',
+    'answer_cue': ' Answer:',
+    'caption_prompt': 'A picture of',
     'train_rows': 0.1,
     'bad_rows': 'error',
     'restval': False,
@@ -96,10 +98,16 @@ def test_a_limit_of_the_trainings_rows_is_no_limit_of_another_data_set():
 
 
 def test_a_prompt_can_be_replaced_or_left_away():
-    other = with_other_data(RUN, {**SCRIPT, 'instruction': 'Q: {prompt}', 'answer_prompt': None})
-    assert other == {**RUN, 'instruction': 'Q: {prompt}', 'answer_prompt': ''}
-    none = with_other_data(RUN, {**SCRIPT, 'instruction': None})
-    assert none == {**RUN, 'instruction': '{prompt}'}
+    other = with_other_data(RUN, {**SCRIPT, 'instruction': 'Q: {prompt}'})
+    assert other == {**RUN, 'instruction': 'Q: {prompt}', 'answer_cue': ''}
+    none = with_other_data(RUN, {**SCRIPT, 'instruction': None, 'answer_prompt': None})
+    assert none == {
+        **RUN,
+        'instruction': '{prompt}',
+        'answer_cue': '',
+        'answer_prompt': '',
+        'caption_prompt': '',
+    }
 
 
 def test_results_say_what_was_evaluated_and_are_named_after_it():

@@ -15,7 +15,6 @@ from nanopalm.datasets import load_examples
 from nanopalm.examples import BadData
 from nanopalm.generate import (
     check_medium,
-    encoder_medium,
     first_text,
     generate_texts,
     make_batches,
@@ -63,6 +62,17 @@ def test_questions_in_a_batch_are_answered_as_alone(make):
     alone = []
     for example in examples:
         alone += generate(model, tokenizer, config, [example], batch_size=1, num_beams=3)
+    assert together == alone
+    assert len(set(alone)) > 2
+
+
+@pytest.mark.parametrize('join', ['tokens', 'channels'])
+def test_two_encoders_see_the_same_image(make, encoder, join):
+    model, tokenizer, config, examples = make(encoder=f'{encoder},{encoder}', encoder_join=join)
+    together = generate(model, tokenizer, config, examples)
+    alone = []
+    for example in examples:
+        alone += generate(model, tokenizer, config, [example], batch_size=1)
     assert together == alone
     assert len(set(alone)) > 2
 
@@ -166,21 +176,8 @@ def test_prompts_are_padded_on_the_left():
 # ---- files ---------------------------------------------------------------------------------------
 
 
-def fake_encoder(*media):
-    preprocessing = tuple(SimpleNamespace(medium=medium) for medium in media)
-    if len(preprocessing) == 1:
-        (preprocessing,) = preprocessing
-    return SimpleNamespace(name='+'.join(media), preprocessing=preprocessing)
-
-
-def test_one_encoder_and_several_take_files_of_one_medium():
-    assert encoder_medium(fake_encoder('video')) == 'video'
-    assert encoder_medium(fake_encoder('image', 'image')) == 'image'
-
-
-@pytest.mark.parametrize('media', [['image'], ['image', 'image']])
-def test_files_of_another_medium_are_refused(media):
-    encoder = fake_encoder(*media)
+def test_files_of_another_medium_are_refused():
+    encoder = SimpleNamespace(name='clip_l', medium='image')
     check_medium(encoder, [{'image': 'a.png'}])
     check_medium(encoder, [])
     check_medium(None, [{'audio': 'a.wav'}])
