@@ -21,7 +21,7 @@ from conftest import ROOT, configured
 from transformers import AttentionInterface
 from transformers.masking_utils import AttentionMaskInterface, sdpa_mask
 
-from adapters import CONNECTORS, Adapter, AdapterConfig
+from adapters import CONNECTORS, Adapter, AdapterConfig, make_routes
 from configurator import commented_assignments
 from data import ExampleDataset, collate, tokenize_examples
 from model import prefix_attention
@@ -407,6 +407,14 @@ def tiny_shapes(config):
 
 
 # ---- extend --------------------------------------------------------------------------------------
+
+
+def test_the_routes_that_a_run_prints():
+    config = configured('demo', '--target_layers=3,7,20')
+    cfg = AdapterConfig(**{name: config[name] for name in AdapterConfig.__dataclass_fields__})
+    lines = [f'route: {route.describe(cfg)}' for route in make_routes(cfg, cfg.target_layers)]
+    assert '\n'.join(lines) in read(ROOT / 'docs/4-extend.md')
+
 
 DIFFS = blocks(ROOT / 'docs/4-extend.md', 'diff')
 
