@@ -5,7 +5,7 @@ Texts for examples: prompts, files and batches for `PALM.generate`.
 import torch
 from tqdm import tqdm
 
-from data import group_by_file
+from data import group_by_file, move
 from nanopalm.cache import load_views, report_bad
 from nanopalm.examples import BadData, medium_of, path_of
 from nanopalm.progress import BAR
@@ -79,8 +79,10 @@ def generate_batch(model, tokenizer, prompts, batch, pixels, errors, options):
     ids, mask = pad_left([prompts[i] for i in indices], pad_id, device)
     # files were decoded and resampled in float32; only the model runs under autocast
     half_precision = model.llm.dtype != torch.float32
+    if pixels is not None:
+        pixels = move(pixels, device)
     with torch.autocast(device.type, dtype=model.llm.dtype, enabled=half_precision):
-        new_ids = model.generate(ids, mask, pixels=to_device(pixels, device), **options)
+        new_ids = model.generate(ids, mask, pixels=pixels, **options)
 
     # (B * G * texts of each prompt,)
     decoded = tokenizer.batch_decode(new_ids, skip_special_tokens=True)
@@ -158,11 +160,15 @@ def check_medium(encoder, examples):
     if encoder is None or not examples:
         return
     medium = medium_of(examples[0])
-    if medium != encoder.medium:
-        raise BadData(
-            f'the data set has {medium} files, but the encoder {encoder.name!r} of this run takes '
-            f'{encoder.medium} files'
-        )
+    if medium == encoder.medium:
+        return
+    hint = ''
+    if (medium, encoder.medium) == ('video', 'image'):
+        hint = ': with --video_frames=8 or so it would see their frames'
+    raise BadData(
+        f'the data set has {medium} files, but the encoder {encoder.name!r} takes '
+        f'{encoder.medium} files{hint}'
+    )
 
 
 def load_pixels(encoder, config, examples):
@@ -175,22 +181,4 @@ def load_pixels(encoder, config, examples):
     for example in examples:
         # not augmented, so the seed has no effect
         views.append((path_of(example), encoder.preprocessing, config['resize'], False, 0))
-    arrays, errors = load_views(views)
-    return to_tensors(arrays), errors
-
-
-def to_tensors(arrays):
-    """Returns an array as a tensor, and a tuple of arrays, one for each of several encoders, as a
-    tuple of tensors."""
-    if isinstance(arrays, tuple):
-        return tuple(torch.from_numpy(array) for array in arrays)
-    return torch.from_numpy(arrays)
-
-
-def to_device(tensors, device):
-    """Returns a tensor, a tuple of tensors, or None on a device."""
-    if tensors is None:
-        return None
-    if isinstance(tensors, tuple):
-        return tuple(tensor.to(device) for tensor in tensors)
-    return tensors.to(device)
+    return load_views(views)
