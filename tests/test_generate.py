@@ -20,8 +20,6 @@ from nanopalm.generate import (
     make_batches,
     pad_left,
     readable,
-    to_device,
-    to_tensors,
 )
 
 QUESTION = {'instruction': '{prompt} Answer:'}
@@ -183,16 +181,3 @@ def test_files_of_another_medium_are_refused():
     check_medium(None, [{'audio': 'a.wav'}])
     with pytest.raises(BadData, match='has audio files, but the encoder .* takes image files'):
         check_medium(encoder, [{'audio': 'a.wav'}])
-
-
-def test_arrays_for_several_encoders_are_a_tuple_of_tensors():
-    small = np.zeros((2, 3), dtype=np.float32)
-    large = np.ones((2, 5), dtype=np.float32)
-    assert to_tensors(small).shape == (2, 3)
-    tensors = to_tensors((small, large))
-    assert isinstance(tensors, tuple)
-    assert [tensor.shape for tensor in tensors] == [(2, 3), (2, 5)]
-    on_device = to_device(tensors, 'meta')
-    assert [tensor.device.type for tensor in on_device] == ['meta', 'meta']
-    assert to_device(tensors[0], 'meta').device.type == 'meta'
-    assert to_device(None, 'meta') is None
