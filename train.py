@@ -51,9 +51,9 @@ from nanopalm.checkpoint import (
 )
 from nanopalm.datasets import load_examples
 from nanopalm.errors import explain_errors
-from nanopalm.examples import BadData, medium_of, target_texts
+from nanopalm.examples import BadData, target_texts
 from nanopalm.files import write_atomically
-from nanopalm.generate import generate_texts
+from nanopalm.generate import check_medium, generate_texts
 from nanopalm.logs import (
     draw_losses,
     find_peak_flops,
@@ -364,19 +364,6 @@ def make_dataset(split):
     return ExampleDataset(examples[split], texts, config, train=split == 'train', **source)
 
 
-def check_medium(split):
-    """Raises BadData where the encoder does not take what a split shows."""
-    shown = medium_of(examples[split][0])
-    taken = model.encoder.medium
-    if shown != taken:
-        hint = ''
-        if (shown, taken) == ('video', 'image'):
-            hint = ': with --video_frames=8 or so it would see their frames'
-        raise BadData(
-            f'dataset={dataset!r} has {shown} files, encoder={encoder!r} takes {taken} files{hint}'
-        )
-
-
 def batches(split, keys):
     """Yields the batches of these keys, on the device, and how many labels each has. Raises BadData
     for a file that cannot be read, or with bad_rows='skip' notes it."""
@@ -396,8 +383,8 @@ def batches(split, keys):
 
 
 if encoder:
-    check_medium('train')
-    check_medium('val')
+    check_medium(model.encoder, examples['train'])
+    check_medium(model.encoder, examples['val'])
 datasets = {split: make_dataset(split) for split in examples}
 if batch_size > len(datasets['train']):
     raise BadData(

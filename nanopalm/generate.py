@@ -1,171 +1,184 @@
 """
-Texts for rows.
+Texts for examples: prompts, files and batches for `PALM.generate`.
 """
-import json
-import os
-import sys
-from pathlib import Path
 
 import torch
 from tqdm import tqdm
 
-from data import group_by_file
+from data import group_by_file, move
 from nanopalm.cache import load_views, report_bad
 from nanopalm.examples import BadData, medium_of, path_of
 from nanopalm.progress import BAR
 from nanopalm.prompts import encode_prompt, question_of
 from nanopalm.seeds import seeded
 
-MAX_TEXTS = 8                       # questions of one picture in one batch
+# questions about one image in one batch
+MAX_TEXTS = 8
 
 
-def generate_texts(model, tokenizer, config, rows, batch_size, progress=True, seed=0, **options):
-    """Returns one text for each row, in order; None for a row whose file cannot be read, with
-    bad_rows='skip'. With num_return_sequences above 1 it is a list of texts for each row.
+# ---- texts for examples --------------------------------------------------------------------------
 
-    config: the knobs the model was trained with, or others in their places. options: arguments of
-    `PALM.generate`. seed: what is sampled is a function of it, of the rows and of batch_size.
-    Raises BadData for files of a medium that the encoder does not take."""
+
+def generate_texts(
+    model, tokenizer, config, examples, batch_size, progress=True, seed=0, **options
+):
+    """Returns one text for each example, in order; None for an example whose file cannot be read,
+    with bad_rows='skip'. With num_return_sequences above 1, a list of texts for each example.
+
+    config: the hyperparameters that the model was trained with, or others in their places.
+    options: arguments of `PALM.generate`. seed: what is sampled is a function of it, of the
+    examples and of batch_size. Raises BadData for files of a medium that the encoder does not
+    take."""
     do_sample = options.get('do_sample', False)
-    distinct = list(dict.fromkeys(map(question_of, rows)))
-    if model.encoder is None and not do_sample and len(distinct) < len(rows):
-        # blind: the same answer to the same question
-        questions = [dict(image='', question=q, instruction=i) for q, i in distinct]
-        texts = generate_texts(model, tokenizer, config, questions, batch_size, progress, **options)
-        text_of = dict(zip(distinct, texts))
-        return [text_of[question_of(row)] for row in rows]
-    check_medium(model.encoder, rows)
-    prompts = [encode_prompt(tokenizer, config, *question_of(row)) for row in rows]
-    # the questions of a picture share its prefix; those of like length need little padding
-    inputs = sorted(group_by_file(rows, MAX_TEXTS),
-                    key=lambda group: (len(group), max(len(prompts[i]) for i in group)))
-    device = next(model.adapter.parameters()).device
-    half = model.llm.dtype != torch.float32
-    several = options.get('num_return_sequences', 1)
-    texts = [None] * len(rows)
-    bad = []
-    for b in tqdm(range(0, len(inputs), batch_size), desc='generating', unit='batch',
-                  disable=not progress, **BAR):
-        batch = inputs[b:b + batch_size]
-        pixels, errors = load_pixels(model.encoder, config, [rows[group[0]] for group in batch])
-        bad += [error for error in errors if error]
-        if bad and config['bad_rows'] == 'error':
-            report_bad(bad, config)
-        if pixels is not None:
-            pixels = pixels.to(device)
-        # (B*G,) rows: every input has as many texts
-        G = max(map(len, batch))
-        of_row = [group[g % len(group)] for group in batch for g in range(G)]
-        ids, mask = pad_left([prompts[i] for i in of_row], tokenizer.pad_token_id, device)
+    questions = list(dict.fromkeys(question_of(example) for example in examples))
+    if model.encoder is None and not do_sample and len(questions) < len(examples):
+        # without an image, the answer to the same question is the same
+        distinct = [blind_example(*question) for question in questions]
+        texts = generate_texts(
+            model, tokenizer, config, distinct, batch_size, progress=progress, **options
+        )
+        text_of = dict(zip(questions, texts))
+        return [text_of[question_of(example)] for example in examples]
+
+    check_medium(model.encoder, examples)
+    prompts = [encode_prompt(tokenizer, config, *question_of(example)) for example in examples]
+    batches = make_batches(examples, prompts, batch_size)
+    texts = [None] * len(examples)
+    bad_files = []
+    for number, batch in enumerate(
+        tqdm(batches, desc='generating', unit='batch', disable=not progress, **BAR)
+    ):
+        files = [examples[group[0]] for group in batch]
+        pixels, errors = load_pixels(model.encoder, config, files)
+        bad_files += [error for error in errors if error]
+        if bad_files and config['bad_rows'] == 'error':
+            report_bad(bad_files, config)
         if do_sample:
-            torch.manual_seed(seeded(seed, b) % 2**63)
-        # the model alone runs under autocast: files are decoded and resampled in float32
-        with torch.autocast(device.type, dtype=model.llm.dtype, enabled=half):
-            new = model.generate(ids, mask, pixels=pixels, **options)
-        # (B*G*several,)
-        new = [' '.join(text.split())
-               for text in tokenizer.batch_decode(new, skip_special_tokens=True)]
-        for n, i in enumerate(of_row):
-            if errors[n // G]:
-                continue
-            texts[i] = new[n] if several == 1 else new[n * several:(n + 1) * several]
-    if bad:
-        report_bad(bad, config)
+            torch.manual_seed(seeded(seed, number * batch_size) % 2**63)
+        for i, text in generate_batch(model, tokenizer, prompts, batch, pixels, errors, options):
+            texts[i] = text
+    if bad_files:
+        report_bad(bad_files, config)
     return texts
 
 
-def check_medium(encoder, rows):
-    """Raises BadData if the rows show files of another medium than the encoder takes."""
-    if encoder is None or not rows:
-        return
-    shown, taken = medium_of(rows[0]), encoder.preprocessing.medium
-    if shown != taken:
-        raise BadData(f'the data set has {shown} files, the encoder {encoder.name!r} of this run '
-                      f'takes {taken} files')
+def generate_batch(model, tokenizer, prompts, batch, pixels, errors, options):
+    """Returns [(index of an example, its text, or its texts if it has several)] of a batch.
+
+    prompts: token ids for each example; batch: B groups of example indices, those of a group share
+    a file; pixels: what the encoder takes of the B files; errors: for each file why it cannot be
+    read, '' if it can; options: arguments of `PALM.generate`."""
+    # the model takes B*G prompts, G for each file, so a smaller group repeats some of its own
+    G = max(len(group) for group in batch)
+    indices = []
+    for group in batch:
+        indices += [group[g % len(group)] for g in range(G)]
+
+    device = next(model.adapter.parameters()).device
+    pad_id = tokenizer.pad_token_id
+    ids, mask = pad_left([prompts[i] for i in indices], pad_id, device)
+    # files were decoded and resampled in float32; only the model runs under autocast
+    half_precision = model.llm.dtype != torch.float32
+    if pixels is not None:
+        pixels = move(pixels, device)
+    with torch.autocast(device.type, dtype=model.llm.dtype, enabled=half_precision):
+        new_ids = model.generate(ids, mask, pixels=pixels, **options)
+
+    # (B * G * texts of each prompt,)
+    decoded = tokenizer.batch_decode(new_ids, skip_special_tokens=True)
+    decoded = [' '.join(text.split()) for text in decoded]
+    several = options.get('num_return_sequences', 1)
+    pairs = []
+    for n, i in enumerate(indices):
+        if errors[n // G]:
+            continue
+        texts = decoded[n * several : (n + 1) * several]
+        pairs.append((i, texts if several > 1 else texts[0]))
+    return pairs
 
 
-def load_pixels(encoder, config, rows):
-    """Returns (what the encoder takes of the rows' files, (B, ...), None for a blind model, and for
-    each row what is wrong with its file, '' if it could be read)."""
-    if encoder is None:
-        return None, [''] * len(rows)
-    views = [(path_of(row), encoder.preprocessing, config['resize'], False, 0) for row in rows]
-    pixels, errors = load_views(views)
-    return torch.from_numpy(pixels), errors
+def blind_example(question, instruction):
+    """Returns an example for a model without an encoder, which reads no file."""
+    return {'image': '', 'question': question, 'instruction': instruction}
+
+
+def first_text(texts):
+    """Returns the first text of an example; `texts` is what `generate_texts` returns for it: one
+    text, or a list of several."""
+    return texts[0] if isinstance(texts, list) else texts
+
+
+def readable(examples, texts):
+    """Returns the examples whose file could be read, and their texts. Raises BadData if there is
+    none."""
+    readable_examples = []
+    readable_texts = []
+    for example, text in zip(examples, texts):
+        if text is not None:
+            readable_examples.append(example)
+            readable_texts.append(text)
+    if not readable_examples:
+        raise BadData('none of the files can be read')
+    return readable_examples, readable_texts
+
+
+# ---- batches -------------------------------------------------------------------------------------
+
+
+def make_batches(examples, prompts, batch_size):
+    """Returns lists of at most batch_size groups of example indices. The examples of a group are
+    questions about the same file, whose prefix is computed once for all of them."""
+    groups = group_by_file(examples, MAX_TEXTS)
+
+    def size(group):
+        """Returns the key that sorts groups so that those of a batch need little padding."""
+        return len(group), max(len(prompts[i]) for i in group)
+
+    groups.sort(key=size)
+    return [groups[start : start + batch_size] for start in range(0, len(groups), batch_size)]
 
 
 def pad_left(prompts, pad_id, device):
     """Returns prompts of different lengths as ids (R, T), and their attention mask (R, T), None if
     nothing is padded."""
-    T = max(map(len, prompts))
-    ids = [[pad_id] * (T - len(prompt)) + prompt for prompt in prompts]
-    mask = [[0] * (T - len(prompt)) + [1] * len(prompt) for prompt in prompts]
-    mask = torch.tensor(mask, device=device)
-    return torch.tensor(ids, device=device), None if mask.all() else mask
+    T = max(len(prompt) for prompt in prompts)
+    ids = torch.full((len(prompts), T), pad_id)
+    mask = torch.zeros(len(prompts), T, dtype=torch.long)
+    for r, prompt in enumerate(prompts):
+        ids[r, T - len(prompt) :] = torch.tensor(prompt)
+        mask[r, T - len(prompt) :] = 1
+    if mask.all():
+        return ids.to(device), None
+    return ids.to(device), mask.to(device)
 
 
-def first_text(texts):
-    """Returns the first of what `generate_texts` gives for a row, which may be one text alone."""
-    return texts[0] if isinstance(texts, list) else texts
+# ---- files ---------------------------------------------------------------------------------------
 
 
-def readable(rows, texts):
-    """Those rows, with their texts, whose file could be read."""
-    kept = [(row, text) for row, text in zip(rows, texts) if text is not None]
-    return map(list, zip(*kept)) if kept else sys.exit('none of the files can be read')
+def check_medium(encoder, examples):
+    """Raises BadData if the files of the examples are of another medium than the encoder takes."""
+    if encoder is None or not examples:
+        return
+    medium = medium_of(examples[0])
+    if medium == encoder.medium:
+        return
+    hint = ''
+    if (medium, encoder.medium) == ('video', 'image'):
+        hint = ': with --video_frames=8 or so it would see their frames'
+    raise BadData(
+        f'the data set has {medium} files, but the encoder {encoder.name!r} takes '
+        f'{encoder.medium} files{hint}'
+    )
 
 
-def choose_checkpoint(out_dir, which):
-    """Returns the name of a run's checkpoint, 'best' or 'last': `which`, or if that is '' what the
-    run's config.json says under `test_checkpoint` ('best' where it says nothing)."""
-    if which:
-        return which
-    path = os.path.join(out_dir, 'config.json')
-    if not os.path.isfile(path):
-        return 'best'
-    with open(path, encoding='utf-8') as f:
-        return json.load(f).get('test_checkpoint', 'best')
-
-
-def with_other_data(config, **others):
-    """Returns the knobs of a run with others in the places of its dataset, data_dir, instruction
-    and answer_prompt; '' leaves the run's, None for one of the two prompts means none."""
-    config = dict(config)
-    if others['dataset'] not in ('', config['dataset']):
-        # a limit of the training's rows is no limit of another data set's
-        config['train_rows'] = 0.0
-    for key, value in others.items():
-        if value is None:
-            config[key] = '{prompt}' if key == 'instruction' else ''
-        elif value:
-            config[key] = value
-    return config
-
-
-def what_was_evaluated(config, out_dir, which, split):
-    """Returns what the results of an evaluation say of it: the data set, its prompts, the split and
-    the checkpoint. What the model was trained with stands beside it."""
-    keys = [key for key in ('dataset', 'data_dir', 'instruction', 'answer_prompt') if key in config]
-    evaluated = {key: config[key] for key in keys}
-    return evaluated | dict(split=split, checkpoint=choose_checkpoint(out_dir, which))
-
-
-def result_name(trained_with, evaluated):
-    """Returns the middle of the names of an evaluation's files: 'test', or 'nocaps_test' if the
-    data set is another than the training's."""
-    if evaluated['dataset'] == trained_with['dataset']:
-        return evaluated['split']
-    return f'{Path(evaluated["dataset"]).stem}_{evaluated["split"]}'
-
-
-def with_blind(out_dir, blind_dir, which, device, bad_rows, dtype='auto'):
-    """(prefix of its results' keys, model, tokenizer, knobs) of a run and, if there is a blind_dir, of the same LLM trained without pictures."""
-    from nanopalm.checkpoint import load_checkpoint
-    llm = None
-    for side, folder in (('', out_dir), *[('blind_', blind_dir)] * bool(blind_dir)):
-        checkpoint = choose_checkpoint(folder, which)
-        model, tokenizer, config = load_checkpoint(folder, checkpoint, device, dtype, bad_rows)
-        if side and (config['encoder'] or config['llm'] != llm):
-            sys.exit(f'{folder}: a blind run has encoder=None and the same llm, this one {config["encoder"]!r} and {config["llm"]!r}')
-        llm = config['llm']
-        yield side, model, tokenizer, config
+def load_pixels(encoder, config, examples):
+    """Returns what the encoder takes of the examples' files, (B, ...), or a tuple of it for several
+    encoders, or None for a model without an encoder; and for each example why its file cannot be
+    read, '' if it can."""
+    if encoder is None:
+        return None, [''] * len(examples)
+    views = []
+    for example in examples:
+        # not augmented, so the seed has no effect
+        views.append((path_of(example), encoder.preprocessing, config['resize'], False, 0))
+    return load_views(views)

@@ -1,8 +1,10 @@
 """
-How captions and answers are scored: CIDEr, BLEU and ROUGE-L without Java, METEOR and SPICE with it;
-answers by the official rule of their data set (RULES).
+How captions and answers are scored: CIDEr, BLEU and ROUGE-L without Java, METEOR, SPICE and SPIDEr
+with it; answers by the official rule of their data set (RULES).
 """
+
 import re
+import shutil
 import subprocess
 import unicodedata
 from collections import defaultdict
@@ -11,61 +13,227 @@ from pycocoevalcap.bleu.bleu import Bleu
 from pycocoevalcap.cider.cider import Cider
 from pycocoevalcap.rouge.rouge import Rouge
 
+from nanopalm.datasets import DATASETS
 from nanopalm.java import java_tokenize, meteor, spice
 
-# ---- captions -------------------------------------------------------------------------------------------------------
+# ---- captions: tokens ----------------------------------------------------------------------------
 
-STRAIGHT = str.maketrans({'’': "'", '‘': "'", '“': '"', '”': '"', '«': '"', '»': '"', '–': ' - ', '—': ' - ', '…': ' ', '\xad': '',
-                          '€': '$', '£': '#', '¢': ' cents', '¼': ' 1/4', '½': ' 1/2', '¾': ' 3/4'})
-BRACKETS = str.maketrans({'(': '-lrb-', ')': '-rrb-', '[': '-lsb-', ']': '-rsb-', '{': '-lcb-', '}': '-rcb-'})
-PUNCTUATION = set('\'"`.,:;?!-')    # dropped where it is a token of its own; like COCO's list without the brackets
-TOKENS = re.compile(r"""
-    https?://\S*\w | [\w.-]+@[\w-]+(?:\.\w+)* | [:;=]-?[()dp](?!\w)                                     # b@c.org, :-)
-  | \b(?:can(?=not\b)|(?:gon|wan)(?=na\b)|got(?=ta\b)|[gl][ie]m(?=me\b)|y'(?=all)) | 't(?=(?:is|was)\b)  # can not, gon na, y' all, 't is
-  | [a-z]+(?=n't\b) | n't\b | (?<!\d)'\d\ds?(?!\w) | '(?:[smd]|re|ve|ll|em|til|n'|cause)(?!\w)          # do n't, the '90s, dog 's
-  | \b(?:[a-z]\.){2,}(?:[a-z]\b)? | \b[a-z]\.(?=\s*\S)(?!\w)                                            # the u.s., john f. kennedy
-  | \b(?:mr|mrs|ms|dr|prof|gen|sgt|st|ave|blvd|rd|mt|ft|jr|sr|vs|etc|inc|co|corp|ltd|dept|ph\.d|jan|feb|mar|apr|ju[nl]|aug|sept?|oct|nov|dec
+# characters that the tokenizer replaces before it looks for tokens
+REPLACEMENTS = str.maketrans(
+    {
+        '’': "'",
+        '‘': "'",
+        '“': '"',
+        '”': '"',
+        '«': '"',
+        '»': '"',
+        '–': ' - ',
+        '—': ' - ',
+        '…': ' ',
+        # a soft hyphen
+        '\xad': '',
+        '€': '$',
+        '£': '#',
+        '¢': ' cents',
+        '¼': ' 1/4',
+        '½': ' 1/2',
+        '¾': ' 3/4',
+    }
+)
+BRACKETS = str.maketrans(
+    {'(': '-lrb-', ')': '-rrb-', '[': '-lsb-', ']': '-rsb-', '{': '-lcb-', '}': '-rcb-'}
+)
+
+# left out where it is a token of its own: COCO's list without the brackets
+PUNCTUATION = set('\'"`.,:;?!-')
+
+# the alternatives are tried in this order
+TOKENS = re.compile(
+    r"""
+    # web and mail addresses, faces: b@c.org :-)
+    https?://\S*\w
+  | [\w.-]+@[\w-]+(?:\.\w+)*
+  | [:;=]-?[()dp](?!\w)
+
+    # words that are two tokens: can not, gon na, y' all, 't is
+  | \b(?:can(?=not\b)|(?:gon|wan)(?=na\b)|got(?=ta\b)|[gl][ie]m(?=me\b)|y'(?=all))
+  | 't(?=(?:is|was)\b)
+
+    # what an apostrophe divides: do n't, the '90s, dog 's
+  | [a-z]+(?=n't\b)
+  | n't\b
+  | (?<!\d)'\d\ds?(?!\w)
+  | '(?:[smd]|re|ve|ll|em|til|n'|cause)(?!\w)
+
+    # abbreviations with their full stops: the u.s., john f. kennedy, mr.
+  | \b(?:[a-z]\.){2,}(?:[a-z]\b)?
+  | \b[a-z]\.(?=\s*\S)(?!\w)
+  | \b(?:mr|mrs|ms|dr|prof|gen|sgt|st|ave|blvd|rd|mt|ft|jr|sr|vs|etc|inc|co|corp|ltd|dept|ph\.d
+    |jan|feb|mar|apr|ju[nl]|aug|sept?|oct|nov|dec
     |mon|tues?|wed|thu(?:rs)?|fri|no(?=\.\s?\d))\.
-  | \b(?:[odl]'|ma'am\b|rock(?='n'))[^\W\d_]* | \b(?:[cn]|qu)'[^\W\d_]{2,} | \b(?-i:[A-Z]+&[A-Z])       # o'clock, l'été, c'est, B&W
-  | [+-]?(?:(?<![.,])[.,]\d+|\d+[.,:]\d+)(?:[.,:]\d+)*(?:-[^\W\d_]+)* | (?<!-)[+-]\d+                     # 1,000, .5, 2.5 kg, -5
-  | [^\W_]+(?:(?:[-_/]|\.(?=[^\W\d_]))[^\W_]+)*                                                         # half-eaten, a/b, example.com
-  | [@\#][a-z]\w* | [?!]+ | [^\w\s\u200b\ufeff\U00010000-\U0010ffff] | _+""", re.VERBOSE | re.IGNORECASE)
+
+    # words with an apostrophe or an ampersand in them: o'clock, l'été, c'est, B&W
+  | \b(?:[odl]'|ma'am\b|rock(?='n'))[^\W\d_]*
+  | \b(?:[cn]|qu)'[^\W\d_]{2,}
+  | \b(?-i:[A-Z]+&[A-Z])
+
+    # numbers: 1,000, .5, 2.5, -5
+  | [+-]?(?:(?<![.,])[.,]\d+|\d+[.,:]\d+)(?:[.,:]\d+)*(?:-[^\W\d_]+)*
+  | (?<!-)[+-]\d+
+
+    # words: half-eaten, a/b, example.com
+  | [^\W_]+(?:(?:[-_/]|\.(?=[^\W\d_]))[^\W_]+)*
+
+    # signs
+  | [@\#][a-z]\w*
+  | [?!]+
+  | [^\w\s\u200b\ufeff\U00010000-\U0010ffff]
+  | _+
+    """,
+    re.VERBOSE | re.IGNORECASE,
+)
 
 
 def tokenize(text):
-    """"A dog's t-shirt (it isn't red)." -> "a dog 's t-shirt -lrb- it is n't red -rrb-": what COCO's Java tokenizer makes of captions."""
-    words = TOKENS.findall(unicodedata.normalize('NFC', text).translate(STRAIGHT))
-    return ' '.join(w for w in words if w not in PUNCTUATION).translate(BRACKETS).lower()
+    """Returns the tokens of a text, joined by spaces, as COCO's Java tokenizer makes them:
+    "A dog's t-shirt (it isn't red)." -> "a dog 's t-shirt -lrb- it is n't red -rrb-"."""
+    text = unicodedata.normalize('NFC', text).translate(REPLACEMENTS)
+    tokens = [token for token in TOKENS.findall(text) if token not in PUNCTUATION]
+    return ' '.join(tokens).translate(BRACKETS).lower()
 
 
-def score_captions(references, hypotheses, java=False):
-    """references: the texts of each row; hypotheses: one text for each. Returns ({metric: score}, [CIDEr of each row], {metric: why it is
-    missing}), all x 100: CIDEr ends at 1000, the others at 100. CIDEr weighs words by how rare they are in these very references: a row alone has 0.
-    java: with COCO's own tokenizer, and METEOR, SPICE and SPIDEr as well. Raises OSError if that tokenizer does not run."""
-    texts = list(dict.fromkeys(t for row in (hypotheses, *references) for t in row))
-    tokens = dict(zip(texts, java_tokenize(texts) if java else map(tokenize, texts)))
-    refs, hyps = {i: [tokens[t] for t in row] for i, row in enumerate(references)}, {i: [tokens[t]] for i, t in enumerate(hypotheses)}
-    (cider, ciders), (rouge, _), (bleu, _) = Cider().compute_score(refs, hyps), Rouge().compute_score(refs, hyps), Bleu().compute_score(refs, hyps, 0)
-    scores, missing = dict(zip(('CIDEr', 'BLEU-1', 'BLEU-2', 'BLEU-3', 'BLEU-4', 'ROUGE-L'), [cider, *bleu, rouge])), {}
-    for name, metric in dict(METEOR=meteor, SPICE=spice).items() if java else ():
+def tokenize_all(texts, java=False):
+    """Returns {text: its tokens, joined by spaces}. java: by COCO's own tokenizer."""
+    texts = list(dict.fromkeys(texts))
+    if java:
+        return dict(zip(texts, java_tokenize(texts)))
+    return {text: tokenize(text) for text in texts}
+
+
+# ---- captions: scores ----------------------------------------------------------------------------
+
+PYTHON_TOKENIZER = 'PTB-like, pure Python (scores.tokenize)'
+JAVA_TOKENIZER = 'PTB, Java (Stanford CoreNLP 3.4.1)'
+
+
+def score_captions(references, captions, java=False):
+    """Returns how captions score against the references.
+
+    references: the reference texts of each example; captions: one text for each example.
+    java: use COCO's own tokenizer, and compute METEOR, SPICE and SPIDEr as well.
+
+    Returns ({metric: score}, [CIDEr of each caption], {metric: why it is missing}). All scores are
+    x 100, so that CIDEr ends at 1000 and the others at 100. CIDEr weighs words by how rare they are
+    in these very references, so the CIDEr of one example alone is 0.
+
+    Raises OSError where COCO's tokenizer does not run."""
+    texts = list(captions)
+    for references_of_one in references:
+        texts += references_of_one
+    tokens = tokenize_all(texts, java)
+    tokenized_references = {}
+    tokenized_captions = {}
+    for number, (references_of_one, caption) in enumerate(zip(references, captions)):
+        tokenized_references[number] = [tokens[text] for text in references_of_one]
+        tokenized_captions[number] = [tokens[caption]]
+
+    cider, ciders = Cider().compute_score(tokenized_references, tokenized_captions)
+    rouge, _ = Rouge().compute_score(tokenized_references, tokenized_captions)
+    bleus, _ = Bleu().compute_score(tokenized_references, tokenized_captions, verbose=0)
+    scores = {'CIDEr': cider}
+    for n, bleu in enumerate(bleus, start=1):
+        scores[f'BLEU-{n}'] = bleu
+    scores['ROUGE-L'] = rouge
+    missing = {}
+    if java:
+        java_scores, missing = score_in_java(tokenized_references, tokenized_captions, cider)
+        scores.update(java_scores)
+    percent = {name: 100 * float(score) for name, score in scores.items()}
+    return percent, [100 * float(cider) for cider in ciders], missing
+
+
+def score_in_java(references, captions, cider):
+    """Returns ({metric: score} of METEOR, SPICE and SPIDEr, those that could be computed, 0 to 1,
+    and {metric: why it is missing}).
+
+    references, captions: {number: [tokenized texts]}; cider: their CIDEr, a part of SPIDEr."""
+    scores = {}
+    missing = {}
+    for name, metric in {'METEOR': meteor, 'SPICE': spice}.items():
         try:
-            scores[name] = metric(refs, hyps)
-        except (OSError, ValueError, subprocess.CalledProcessError) as e:
-            missing[name] = str(e)
+            scores[name] = metric(references, captions)
+        except (OSError, ValueError, subprocess.CalledProcessError) as error:
+            missing[name] = str(error)
     if 'SPICE' in scores:
         scores['SPIDEr'] = (cider + scores['SPICE']) / 2
-    elif java:
+    else:
         missing['SPIDEr'] = 'it is the mean of CIDEr and SPICE'
-    return {k: 100 * float(v) for k, v in scores.items()}, [100 * float(c) for c in ciders], missing
+    return scores, missing
 
 
-# ---- answers -------------------------------------------------------------------------------------
+def check_java():
+    """Scores one caption with Java, so that what is missing is known before captions are generated.
 
-# in the order of the official list; the order does not matter
+    Returns {metric: why it is missing}. Raises ValueError where there is no Java, and OSError where
+    it does not run COCO's tokenizer."""
+    if not shutil.which('java'):
+        raise ValueError(
+            'java=True: there is no java on the PATH. Install one (Java 8 to 14; without SPICE any '
+            'later one does), or leave java=False'
+        )
+    _, _, missing = score_captions([['A dog runs on the beach.']], ['A dog runs.'], java=True)
+    return missing
+
+
+def compare_captions(references, captions, java=False):
+    """Returns how the captions of several models score against the same references, as a dict:
+
+    scores      {model: {metric: score}}, the metrics that could be computed for all models
+    ciders      {model: [CIDEr of each caption]}
+    missing     {metric: why it is missing}
+    tokenizer   the name of the tokenizer
+
+    references: the reference texts of each example; captions: {model: [its caption of each
+    example]}. If Java fails, the captions are scored without it, so that they are not lost."""
+    tokenizer = JAVA_TOKENIZER if java else PYTHON_TOKENIZER
+    missing = {}
+    results = {}
+    try:
+        for model, texts in captions.items():
+            results[model] = score_captions(references, texts, java)
+    except OSError as error:
+        missing[JAVA_TOKENIZER] = str(error)
+        tokenizer = PYTHON_TOKENIZER
+        for model, texts in captions.items():
+            results[model] = score_captions(references, texts)
+    for _, _, missing_of_one in results.values():
+        missing.update(missing_of_one)
+    scores = {}
+    ciders = {}
+    for model, (scores_of_one, ciders[model], _) in results.items():
+        scores[model] = {name: s for name, s in scores_of_one.items() if name not in missing}
+    return {'scores': scores, 'ciders': ciders, 'missing': missing, 'tokenizer': tokenizer}
+
+
+# ---- answers: normalisation ----------------------------------------------------------------------
+
+# in the order of the official list, though the order does not matter
 PUNCTUATION_MARKS = ';/[]"{}()=+\\_-><@`,?!'
 ARTICLES = ('a', 'an', 'the')
-NUMBER_WORDS = {'none': '0', 'zero': '0', 'one': '1', 'two': '2', 'three': '3', 'four': '4',
-                'five': '5', 'six': '6', 'seven': '7', 'eight': '8', 'nine': '9', 'ten': '10'}
+NUMBER_WORDS = {
+    'none': '0',
+    'zero': '0',
+    'one': '1',
+    'two': '2',
+    'three': '3',
+    'four': '4',
+    'five': '5',
+    'six': '6',
+    'seven': '7',
+    'eight': '8',
+    'nine': '9',
+    'ten': '10',
+}
 APOSTROPHES = """ain't aren't can't could've couldn't couldn't've didn't doesn't don't hadn't
     hadn't've hasn't haven't he'd he'd've he's how'd how'll how's isn't it'd it'd've it'll ma'am
     mightn't mightn't've might've mustn't must've needn't not've o'clock oughtn't 'ow's'at shan't
@@ -78,13 +246,13 @@ APOSTROPHES = """ain't aren't can't could've couldn't couldn't've didn't doesn't
 
 
 def contractions():
-    """Returns {a contraction that lacks one of its apostrophes: the contraction}, and the official
-    list's slip of the pen."""
+    """Returns {a contraction that lacks one of its apostrophes: the contraction}."""
+    # an error in the official list, kept so that scores are the official ones
     table = {"somebody'd": 'somebodyd'}
     for word in APOSTROPHES:
         for i, character in enumerate(word):
             if character == "'":
-                table[word[:i] + word[i + 1:]] = word
+                table[word[:i] + word[i + 1 :]] = word
     return table
 
 
@@ -92,21 +260,23 @@ CONTRACTIONS = contractions()
 
 
 def strip_punctuation(text):
-    """Returns the text without punctuation, as the official VQA script makes it: a mark goes
-    without a trace where it stands beside a space, or where the text has a number such as 1,000;
-    else it leaves a space ("black-white" is two words). Full stops go, but for those before a
-    digit."""
+    """Returns the text without punctuation, as the official VQA script makes it.
+
+    A mark is deleted where it stands beside a space anywhere in the text, or where the text has a
+    number such as 1,000; otherwise a space takes its place ("black-white" becomes two words). Full
+    stops are deleted unless a digit follows."""
     has_thousands = re.search(r'\d,\d', text) is not None
     stripped = text
     for mark in PUNCTUATION_MARKS:
         beside_space = f'{mark} ' in text or f' {mark}' in text
         stripped = stripped.replace(mark, '' if beside_space or has_thousands else ' ')
-    # the official scripts hand re.UNICODE, which is 32, to re.sub as the number of stops to remove
+    # the official script passes re.UNICODE, which is 32, where re.sub takes the greatest number of
+    # replacements
     return re.sub(r'\.(?!\d)', '', stripped, count=32)
 
 
 def one_line(text):
-    """Returns the text with line breaks and tabs as spaces, and none around it."""
+    """Returns the text with spaces for line breaks and tabs, and without space around it."""
     return text.replace('\n', ' ').replace('\t', ' ').strip()
 
 
@@ -123,80 +293,90 @@ def normalise(text):
 
 def normalise_evalai(text):
     """Returns what EvalAI's answer processor compares, "The dog's, 1,000?" -> "dog 's 1000": as the
-    VQA script, but commas and question marks go first, without a trace, and 's is a word."""
+    VQA script, but commas and question marks are deleted first, and 's is a word of its own."""
     text = text.lower().replace(',', '').replace('?', '').replace("'s", " 's")
     return normalise(text)
 
 
 def leave_one_out(prediction, answers):
     """Returns the VQA accuracy of an already normalised prediction, 0 to 1: min(1, matches / 3)
-    among all annotators but one, averaged over who is left out. With fewer than four annotators
-    nothing reaches 1, and with a single one everything is 0."""
+    among all annotators but one, averaged over which one is left out. With fewer than four
+    annotators no answer reaches 1, and with a single annotator every answer has 0."""
     matches = answers.count(prediction)
     total = 0
     for answer in answers:
-        total += min(1, (matches - (answer == prediction)) / 3)
+        others = matches - 1 if answer == prediction else matches
+        total += min(1, others / 3)
     return total / len(answers)
 
 
-# ---- rules: (prediction, row) -> 0 to 1, or None where the official script leaves it out ---------
+# ---- answers: rules ------------------------------------------------------------------------------
+# (prediction, example) -> 0 to 1, or None where the official script leaves the question out.
+# The docstrings are printed beside the scores.
 
-def score_vqa(prediction, row):
-    """The script of VQAv2 (visualqa.org) as it stands since March 2021: both sides are normalised
-    where the annotators differ, neither where they all agree; one annotator is left out in turn."""
+
+def score_vqa(prediction, example):
+    """The script of VQAv2 (visualqa.org) as it stands since March 2021: the prediction and the
+    answers are normalised where the annotators differ, and not where they all agree; one annotator
+    is left out in turn."""
     prediction = one_line(prediction)
-    answers = [one_line(answer) for answer in row['answers']]
+    answers = [one_line(answer) for answer in example['answers']]
     if len(set(answers)) > 1:
         prediction = normalise(prediction)
         answers = [normalise(answer) for answer in answers]
     return leave_one_out(prediction, answers)
 
 
-def score_depalm(prediction, row):
-    """DePALM's own VQA accuracy: as 'vqa', but both sides are always normalised."""
-    answers = [normalise(answer) for answer in row['answers']]
+def score_depalm(prediction, example):
+    """DePALM's own VQA accuracy: as 'vqa', but prediction and answers are always normalised."""
+    answers = [normalise(answer) for answer in example['answers']]
     return leave_one_out(normalise(prediction), answers)
 
 
-def score_textvqa(prediction, row):
-    """TextVQA's accuracy: as 'vqa', but both sides always pass EvalAI's answer processor."""
-    answers = [normalise_evalai(answer) for answer in row['answers']]
+def score_textvqa(prediction, example):
+    """TextVQA's accuracy: as 'vqa', but prediction and answers are always normalised by EvalAI's
+    answer processor."""
+    answers = [normalise_evalai(answer) for answer in example['answers']]
     return leave_one_out(normalise_evalai(prediction), answers)
 
 
-def score_aokvqa(prediction, row):
-    """A-OKVQA's own script: min(1, exact matches / 3) of all annotators, nothing is normalised, and
-    questions with difficult_direct_answer are left out."""
-    if row.get('difficult_direct_answer'):
+def score_aokvqa(prediction, example):
+    """A-OKVQA's own script: min(1, exact matches / 3) among all annotators; nothing is normalised,
+    and questions with difficult_direct_answer are left out."""
+    if example.get('difficult_direct_answer'):
         return None
-    return min(1.0, row['answers'].count(prediction) / 3)
+    return min(1.0, example['answers'].count(prediction) / 3)
 
 
-def score_exact(prediction, row):
-    """Exact match, as GQA's script and the video question sets: 1 if the prediction is one of the
-    answers letter by letter; neither case nor punctuation nor spaces are forgiven."""
-    return float(prediction in row['answers'])
+def score_exact(prediction, example):
+    """Exact match, as in GQA's script and for questions about videos: 1 if the prediction is one of
+    the answers letter by letter, with the same case, punctuation and spaces."""
+    return float(prediction in example['answers'])
 
 
-def score_epalm(prediction, row):
-    """eP-ALM's accuracy on GQA and on videos: 1 if the prediction is one of the answers once both
-    are normalised as the VQA script does."""
-    answers = [normalise(answer) for answer in row['answers']]
+def score_epalm(prediction, example):
+    """eP-ALM's accuracy on GQA and on videos: 1 if the prediction is one of the answers after both
+    are normalised as in the VQA script."""
+    answers = [normalise(answer) for answer in example['answers']]
     return float(normalise(prediction) in answers)
 
 
-def score_vqa_or_exact(prediction, row):
+def score_vqa_or_exact(prediction, example):
     """As 'vqa' where a question has several answers, as 'exact' where it has one."""
-    score = score_vqa if len(row['answers']) > 1 else score_exact
-    return score(prediction, row)
+    score = score_vqa if len(example['answers']) > 1 else score_exact
+    return score(prediction, example)
 
 
-RULES = {'vqa': score_vqa, 'depalm': score_depalm, 'textvqa': score_textvqa, 'aokvqa': score_aokvqa,
-         'exact': score_exact, 'epalm': score_epalm, 'vqa_or_exact': score_vqa_or_exact}
+RULES = {
+    'vqa': score_vqa,
+    'depalm': score_depalm,
+    'textvqa': score_textvqa,
+    'aokvqa': score_aokvqa,
+    'exact': score_exact,
+    'epalm': score_epalm,
+    'vqa_or_exact': score_vqa_or_exact,
+}
 LEAVE_ONE_OUT = ('vqa', 'depalm', 'textvqa')
-# of other data sets, a user's among them, the number of answers decides
-DATASET_RULES = {'vqav2': 'vqa', 'vqav2_karpathy': 'vqa', 'okvqa': 'vqa', 'textvqa': 'textvqa',
-                 'aokvqa': 'aokvqa', 'gqa': 'exact', 'msrvtt_qa': 'exact', 'msvd_qa': 'exact'}
 
 
 def describe_rule(rule):
@@ -204,55 +384,73 @@ def describe_rule(rule):
     return ' '.join(RULES[rule].__doc__.split())
 
 
-def default_rule(dataset, rows):
-    """Returns the name of the rule that scores these rows: the official one of a known data set; of
-    any other, 'vqa' where every question has several answers, 'exact' where every one has a single
-    answer, 'vqa_or_exact' where both occur."""
-    if dataset in DATASET_RULES:
-        return DATASET_RULES[dataset]
-    single = sum(len(row['answers']) == 1 for row in rows)
+def default_rule(dataset, examples):
+    """Returns the name of the rule that scores these questions: the official rule of a known data
+    set. For any other data set the number of answers decides: 'vqa' where every question has
+    several, 'exact' where every one has a single answer, 'vqa_or_exact' where both occur."""
+    if dataset in DATASETS and DATASETS[dataset].rule:
+        return DATASETS[dataset].rule
+    single = count_single_answers(examples)
     if single == 0:
         return 'vqa'
-    return 'exact' if single == len(rows) else 'vqa_or_exact'
+    if single == len(examples):
+        return 'exact'
+    return 'vqa_or_exact'
 
 
-def check_rule(rule, rows):
-    """Raises ValueError where a rule cannot score these rows, before answers are generated."""
+def count_single_answers(examples):
+    """Returns how many of the questions have one answer only."""
+    return sum(len(example['answers']) == 1 for example in examples)
+
+
+def check_rule(rule, examples):
+    """Raises ValueError where a rule cannot score these questions."""
     if rule not in RULES:
         names = ', '.join(map(repr, RULES))
         raise ValueError(f'rule={rule!r}: expected one of {names}')
-    single = sum(len(row['answers']) == 1 for row in rows)
+    single = count_single_answers(examples)
     if rule in LEAVE_ONE_OUT and single:
         raise ValueError(
             f'rule={rule!r} leaves one annotator out and counts the others, but {single} of '
-            f'{len(rows)} questions have a single answer; --rule=exact scores those')
-    if rule == 'aokvqa' and all(row.get('difficult_direct_answer') for row in rows):
+            f'{len(examples)} questions have a single answer; --rule=exact scores those'
+        )
+    if rule == 'aokvqa' and all(example.get('difficult_direct_answer') for example in examples):
         raise ValueError(
             "rule='aokvqa' leaves out questions with difficult_direct_answer, and all of these "
-            "have it; --rule=depalm scores them")
+            'have it; --rule=depalm scores them'
+        )
 
 
-def score_answers(rows, answers, rule):
-    """Scores one answer for each row by the rule of that name.
+def score_answers(examples, answers, rule):
+    """Scores one answer to each question by the rule of that name.
 
-    rows have `answers`, perhaps `question_type` and `answer_type`. Returns ({name: mean accuracy x
-    100}, [accuracy of each row x 100, None where the rule leaves the question out]). Raises
-    ValueError where it leaves out all of them."""
-    score = RULES[rule]
+    examples: questions with their `answers`, perhaps with `question_type` and `answer_type`.
+    Returns ({name: mean accuracy x 100}, [accuracy x 100 of each answer, None where the rule leaves
+    the question out]). Raises ValueError where the rule leaves out all of them."""
     accuracies = []
-    groups = defaultdict(list)
-    for row, answer in zip(rows, answers):
-        accuracy = score(answer, row)
-        if accuracy is None:
+    accuracies_by_group = defaultdict(list)
+    for example, answer in zip(examples, answers):
+        score = RULES[rule](answer, example)
+        if score is None:
             accuracies.append(None)
             continue
-        accuracies.append(100 * accuracy)
-        groups['accuracy'].append(100 * accuracy)
-        if 'answer_type' in row:
-            groups[f'answers {row["answer_type"]!r}'].append(100 * accuracy)
-        if 'question_type' in row:
-            groups[f'questions {row["question_type"]!r}'].append(100 * accuracy)
-    if not groups:
+        accuracy = 100 * score
+        accuracies.append(accuracy)
+        for group in groups_of(example):
+            accuracies_by_group[group].append(accuracy)
+    if not accuracies_by_group:
         raise ValueError(f'rule={rule!r} leaves out every question that could be answered')
-    means = {name: round(sum(values) / len(values), 2) for name, values in groups.items()}
+    means = {}
+    for group, values in accuracies_by_group.items():
+        means[group] = round(sum(values) / len(values), 2)
     return means, accuracies
+
+
+def groups_of(example):
+    """Returns the names of the means to which a question counts."""
+    groups = ['accuracy']
+    if 'answer_type' in example:
+        groups.append(f'answers {example["answer_type"]!r}')
+    if 'question_type' in example:
+        groups.append(f'questions {example["question_type"]!r}')
+    return groups

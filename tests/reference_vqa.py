@@ -3,10 +3,11 @@ A second, plain implementation of the rules by which answers are scored, written
 description and sharing nothing with scores.py. Slow and literal on purpose: every annotator is left
 out in turn, fractions are exact, and the contractions are spelled out.
 """
+
 from fractions import Fraction
 
 # an entry 'dont' maps to "don't"; the official table also has entries that change nothing
-CONTRACTIONS = dict(pair.split('>') for pair in """
+PAIRS = """
     aint>ain't arent>aren't cant>can't couldve>could've couldnt>couldn't couldn'tve>couldn't've
     couldnt've>couldn't've didnt>didn't doesnt>doesn't dont>don't hadnt>hadn't hadnt've>hadn't've
     hadn'tve>hadn't've hasnt>hasn't havent>haven't hed>he'd hed've>he'd've he'dve>he'd've hes>he's
@@ -28,11 +29,23 @@ CONTRACTIONS = dict(pair.split('>') for pair in """
     whove>who've whyll>why'll whyre>why're whys>why's wont>won't wouldve>would've wouldnt>wouldn't
     wouldnt've>wouldn't've wouldn'tve>wouldn't've yall>y'all yall'll>y'all'll y'allll>y'all'll
     yall'd've>y'all'd've y'alld've>y'all'd've y'all'dve>y'all'd've youd>you'd youd've>you'd've
-    you'dve>you'd've youll>you'll youre>you're youve>you've""".split())
-DIGITS = {'none': 0, 'zero': 0, 'one': 1, 'two': 2, 'three': 3, 'four': 4, 'five': 5, 'six': 6,
-          'seven': 7, 'eight': 8, 'nine': 9, 'ten': 10}
-MARKS = [';', '/', '[', ']', '"', '{', '}', '(', ')', '=', '+', '\\', '_', '-', '>', '<', '@', '`',
-         ',', '?', '!']
+    you'dve>you'd've youll>you'll youre>you're youve>you've"""
+CONTRACTIONS = dict(pair.split('>') for pair in PAIRS.split())
+DIGITS = {
+    'none': 0,
+    'zero': 0,
+    'one': 1,
+    'two': 2,
+    'three': 3,
+    'four': 4,
+    'five': 5,
+    'six': 6,
+    'seven': 7,
+    'eight': 8,
+    'nine': 9,
+    'ten': 10,
+}
+MARKS = list(';/[]"{}()=+\\_-><@`,?!')
 MOST_STOPS = 32
 
 
@@ -59,7 +72,8 @@ def punctuation(text):
             out += character
         elif not thousands and character not in gone:
             out += ' '
-    without_stops, stops = '', 0
+    without_stops = ''
+    stops = 0
     for i, character in enumerate(out):
         before_digit = i + 1 < len(out) and out[i + 1].isdecimal()
         if character == '.' and not before_digit and stops < MOST_STOPS:
@@ -94,7 +108,7 @@ def evalai_text(text):
 def soft_score(prediction, answers):
     total = Fraction(0)
     for left_out in range(len(answers)):
-        others = answers[:left_out] + answers[left_out + 1:]
+        others = answers[:left_out] + answers[left_out + 1 :]
         matches = [other for other in others if other == prediction]
         total += min(Fraction(1), Fraction(len(matches), 3))
     return float(total / len(answers))
@@ -105,7 +119,8 @@ def reference_score(rule, prediction, answers):
     if rule == 'vqa_or_exact':
         rule = 'exact' if len(answers) == 1 else 'vqa'
     if rule == 'vqa':
-        prediction, answers = whitespace(prediction), [whitespace(answer) for answer in answers]
+        prediction = whitespace(prediction)
+        answers = [whitespace(answer) for answer in answers]
         if any(answer != answers[0] for answer in answers):
             prediction = words(punctuation(prediction))
             answers = [words(punctuation(answer)) for answer in answers]

@@ -12,6 +12,8 @@ import pytest
 from conftest import ROOT, config_file, configured
 
 from configurator import in_order_of_kind
+from encoders import ENCODERS
+from nanopalm.datasets import DATASETS
 
 # config/__init__.py and config/papers.py are libraries
 LIBRARIES = ('__init__', 'papers')
@@ -127,3 +129,27 @@ def test_two_encoders_are_read_by_one_connector_at_layer_0(join):
     assert config['encoder'] == 'clip_l,dinov2_l' and config['encoder_join'] == join
     assert config['connector'] == 'qpmapper'
     assert (config['n_targets'], config['last_target'], config['keep_to_end']) == (1, 0, True)
+
+
+@pytest.mark.parametrize(
+    'name',
+    [
+        'vqav2',
+        'okvqa',
+        'aokvqa',
+        'textvqa',
+        'textcaps',
+        'gqa',
+        'audiocaps',
+        'msrvtt',
+        'msrvtt_qa',
+        'msvd_qa',
+        'cc3m',
+    ],
+)
+def test_the_config_of_a_data_set_goes_with_the_config_of_a_mechanism(name):
+    config = configured(name, 'limber_all')
+    assert config['dataset'] in DATASETS
+    assert config['encoder'] in ENCODERS
+    assert '{prompt}' in config['instruction']
+    assert config['connector'] == 'linear'

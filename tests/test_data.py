@@ -486,3 +486,18 @@ def test_texts_are_sorted_within_32_batches_only():
     assert data.BATCHES_SORTED_TOGETHER == 32
     order = data.sort_by_length([3, 1, 2, 0, 5, 4], 3, 0, lambda epoch, i: i)
     assert order == [1, 2, 3, 0, 4, 5]
+
+
+def test_questions_about_an_image_share_an_input():
+    config = {'seed': 0, 'texts_per_input': 1}
+    examples = [{'image': image} for image in 'aabacb']
+    assert group_by_file(examples, 2) == [[0, 1], [2, 5], [3], [4]]
+    texts = [([i], [[10 * i], [10 * i + 1]]) for i in range(6)]
+    inputs = ExampleDataset(examples, texts, {**config, 'texts_per_input': 2}, train=True)
+    assert len(inputs) == 4
+    assert [prompt for prompt, _ in inputs[0, 1]['texts']] == [[2], [5]]
+    # one question alone: both of its answers
+    (_, first), (_, second) = inputs[0, 2]['texts']
+    assert sorted([first, second]) == [[30], [31]]
+    # with one text per input, every question is its own
+    assert len(ExampleDataset(examples, texts, config, train=True)) == 6

@@ -1,13 +1,16 @@
 """
-Scores: ours against those of pycocoevalcap with Java, on the 200 captioned pictures of captions.json; and odd answers. `pytest tests/test_scores.py`
+nanopalm/scores.py: our scores against those of pycocoevalcap with Java, on the 200 captioned images
+of captions.json; VQA rules against a second implementation; odd captions and answers.
 
-captions.json holds texts, one picture a line, and what pycocoevalcap's own PTBTokenizer, Cider, Bleu, Rouge and Meteor make of them.
-`python tests/test_scores.py` computes that again from its texts; it needs java and a UTF-8 locale.
+captions.json holds texts, one image a line, and what pycocoevalcap's own PTBTokenizer, Cider, Bleu,
+Rouge and Meteor make of them. `python tests/test_scores.py` computes that again from its texts; it
+needs Java and a UTF-8 locale.
 
 vqa_cases.json holds predictions, annotators' answers ({text: how many wrote it}), a rule, and the
 score worked out by hand from the official scripts. reference_vqa.py is a second implementation of
 the rules that shares nothing with ours.
 """
+
 import json
 import random
 import shutil
@@ -17,216 +20,436 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 import pytest
+from pycocoevalcap.bleu.bleu import Bleu
+from pycocoevalcap.cider.cider import Cider
+from pycocoevalcap.rouge.rouge import Rouge
 from reference_vqa import reference_score
+from test_java import fake_java
 
-import eval_caption
-from nanopalm import generate, java, scores
-from nanopalm.java import java_tokenize
+from nanopalm import scores
 from nanopalm.scores import (
     RULES,
+    check_java,
     check_rule,
+    compare_captions,
     default_rule,
+    describe_rule,
     normalise,
     score_answers,
     score_captions,
+    strip_punctuation,
     tokenize,
 )
 
 FIXTURE = Path(__file__).with_name('captions.json')
-PICTURES, CORPUS = (json.loads(FIXTURE.read_text(encoding='utf-8'))[k] for k in ('pictures', 'corpus'))
+CAPTIONS = json.loads(FIXTURE.read_text(encoding='utf-8'))
+IMAGES = CAPTIONS['pictures']
+CORPUS = CAPTIONS['corpus']
+REFERENCES = [image['references'] for image in IMAGES]
+HYPOTHESES = [image['hypothesis'] for image in IMAGES]
 VQA_CASES = json.loads(FIXTURE.with_name('vqa_cases.json').read_text(encoding='utf-8'))
-REFERENCES, HYPOTHESES = [p['references'] for p in PICTURES], [p['hypothesis'] for p in PICTURES]
 PURE = ['CIDEr', 'BLEU-1', 'BLEU-2', 'BLEU-3', 'BLEU-4', 'ROUGE-L']
 needs_java = pytest.mark.skipif(not shutil.which('java'), reason='no java on the PATH')
 
 
 def write_fixture():
-    from pycocoevalcap.bleu.bleu import Bleu
-    from pycocoevalcap.cider.cider import Cider
+    """Computes all in captions.json but the texts."""
     from pycocoevalcap.meteor.meteor import Meteor
-    from pycocoevalcap.rouge.rouge import Rouge
     from pycocoevalcap.tokenizer.ptbtokenizer import PTBTokenizer
-    refs, hyps = (PTBTokenizer().tokenize({i: [dict(caption=t) for t in texts] for i, texts in enumerate(side)})
-                  for side in (REFERENCES, [[t] for t in HYPOTHESES]))
-    names, (bleu, bleus) = ['CIDEr', 'ROUGE-L', 'METEOR'], Bleu(4).compute_score(refs, hyps, verbose=0)
-    corpus, each = zip(*(metric().compute_score(refs, hyps) for metric in (Cider, Rouge, Meteor)))
-    names, corpus, each = names + [f'BLEU-{n}' for n in range(1, 5)], [*corpus, *bleu], [*each, *bleus]
-    pictures = [dict(references=p['references'], hypothesis=p['hypothesis'], tokens=[*refs[i], *hyps[i]],
-                     scores={name: float(values[i]) for name, values in zip(names, each)}) for i, p in enumerate(PICTURES)]
-    lines = ',\n'.join(json.dumps(p, ensure_ascii=False) for p in pictures)
-    FIXTURE.write_text(f'{{"corpus": {json.dumps(dict(zip(names, map(float, corpus))))},\n"pictures": [\n{lines}]}}\n', encoding='utf-8')
+
+    def tokenized(texts_of_images):
+        captions = {}
+        for i, texts in enumerate(texts_of_images):
+            captions[i] = [{'caption': text} for text in texts]
+        return PTBTokenizer().tokenize(captions)
+
+    references = tokenized(REFERENCES)
+    hypotheses = tokenized([text] for text in HYPOTHESES)
+    corpus = {}
+    of_images = {}
+    for name, metric in {'CIDEr': Cider, 'ROUGE-L': Rouge, 'METEOR': Meteor}.items():
+        corpus[name], of_images[name] = metric().compute_score(references, hypotheses)
+    bleus, bleus_of_images = Bleu(4).compute_score(references, hypotheses, verbose=0)
+    for n in range(4):
+        corpus[f'BLEU-{n + 1}'] = bleus[n]
+        of_images[f'BLEU-{n + 1}'] = bleus_of_images[n]
+    lines = []
+    for i, image in enumerate(IMAGES):
+        entry = {
+            'references': image['references'],
+            'hypothesis': image['hypothesis'],
+            'tokens': [*references[i], *hypotheses[i]],
+            'scores': {name: float(values[i]) for name, values in of_images.items()},
+        }
+        lines.append(json.dumps(entry, ensure_ascii=False))
+    corpus = {name: float(score) for name, score in corpus.items()}
+    pictures = ',\n'.join(lines)
+    text = f'{{"corpus": {json.dumps(corpus)},\n"pictures": [\n{pictures}]}}\n'
+    FIXTURE.write_text(text, encoding='utf-8')
 
 
-# ---- captions, without Java -----------------------------------------------------------------------------------------
-
-def test_fixture_is_not_trivial():
-    texts = ' '.join(t for r in REFERENCES for t in r)
-    assert len(PICTURES) == 200 and {len(r) for r in REFERENCES} == {1, 2, 3, 5} and 20 < 100 * CORPUS['BLEU-4'] < 80
-    assert all(mark in texts for mark in '"\'()[]{}.,:;?!-/&$%#@\u2019\u201c\u00e9\u732b\u2014\u00bd')
-    assert '' in [p['tokens'][-1] for p in PICTURES]
+# ---- tokens --------------------------------------------------------------------------------------
+# the right column is what Stanford's PTBTokenizer 3.4.1 gave, as pycocoevalcap calls it
 
 
-@pytest.mark.parametrize('picture', PICTURES, ids=range(200))
-def test_tokens_and_scores_of_a_picture(picture):
-    assert [tokenize(t) for t in [*picture['references'], picture['hypothesis']]] == picture['tokens']
-    ours, _, missing = score_captions([picture['references']], [picture['hypothesis']])
-    assert ours.pop('CIDEr') == 0 and not missing           # of one picture alone; of all of them: below
-    assert ours == pytest.approx({k: 100 * picture['scores'][k] for k in PURE[1:]}, abs=1e-6)
+@pytest.mark.parametrize(
+    'text, tokens',
+    [
+        ('A cat.', 'a cat'),
+        ('  Two\tdogs,  one ball ;  no cat:  ', 'two dogs one ball no cat'),
+        ("A man's dog doesn't bark.", "a man 's dog does n't bark"),
+        (
+            "they're here, I've seen, she'll, he'd, I'm, can't, cannot, won't",
+            "they 're here i 've seen she 'll he 'd i 'm ca n't can not wo n't",
+        ),
+        ("the dogs' bowl at 3 o'clock, in the '90s", "the dogs bowl at 3 o'clock in the '90s"),
+        ("gonna wanna gotta gimme lemme 'tis", "gon na wan na got ta gim me lem me 't is"),
+        (
+            'A black-and-white cat -- sitting - on a t-shirt',
+            'a black-and-white cat sitting on a t-shirt',
+        ),
+        ('dash\u2013en dash\u2014em a \u2013 b', 'dash en dash em a b'),
+        (
+            '"Quoted" \'single\' \u201ccurly\u201d \u2018both\u2019 `back`',
+            'quoted single curly both back',
+        ),
+        ('a sign, "another \'nested\' one."', 'a sign another nested one'),
+        ('a bus (red) [left]', 'a bus -lrb- red -rrb- -lsb- left -rsb-'),
+        (
+            '1,000 3.5 $5 5% 10:30 1/2 2nd 3-year-old .5',
+            '1,000 3.5 $ 5 5 % 10:30 1/2 2nd 3-year-old .5',
+        ),
+        ('Mr. Smith at 5 p.m. on Main St.', 'mr. smith at 5 p.m. on main st.'),
+        ('He lives in the U.S.', 'he lives in the u.s.'),
+        ('a boat/ship, B&W, mustard & ketchup #5', 'a boat/ship b&w mustard & ketchup # 5'),
+        ('what?! yes? dots... two.. ellipsis\u2026', 'what ?! yes dots two ellipsis'),
+        ('caf\u00e9 na\u00efve \u00dcbung \u732b', 'caf\u00e9 na\u00efve \u00fcbung \u732b'),
+        ('cafe\u0301', 'caf\u00e9'),
+        ('\u00a35 \u20ac10 \u00bd cup', '# 5 $ 10 1/2 cup'),
+        ('... - "', ''),
+        ('', ''),
+    ],
+)
+def test_tokens_are_those_of_the_java_tokenizer(text, tokens):
+    assert tokenize(text) == tokens
 
 
-def test_scores_of_all_pictures():
+def test_curly_apostrophes_are_straight_ones():
+    """In Java don\u2019t and don't are the same, but o\u2019clock and o'clock are not."""
+    text = "it's 3 o'clock, don't"
+    assert tokenize(text.replace("'", '\u2019')) == tokenize(text)
+
+
+# ---- captions, without Java ----------------------------------------------------------------------
+
+DOG_AND_CATS = [
+    ['A brown dog runs on the beach.', 'A dog is running.'],
+    ['Two cats sit on a red couch.'],
+    ['A man rides a big wave.', 'A surfer.'],
+]
+
+
+def test_the_fixture_is_not_trivial():
+    texts = ' '.join(text for references in REFERENCES for text in references)
+    assert len(IMAGES) == 200
+    assert {len(references) for references in REFERENCES} == {1, 2, 3, 5}
+    assert 20 < 100 * CORPUS['BLEU-4'] < 80
+    for mark in '"\'()[]{}.,:;?!-/&$%#@\u2019\u201c\u00e9\u732b\u2014\u00bd':
+        assert mark in texts
+    assert '' in [image['tokens'][-1] for image in IMAGES]
+
+
+@pytest.mark.parametrize('image', IMAGES, ids=range(200))
+def test_tokens_and_scores_of_an_image_are_those_with_java(image):
+    texts = [*image['references'], image['hypothesis']]
+    assert [tokenize(text) for text in texts] == image['tokens']
+    ours, _, missing = score_captions([image['references']], [image['hypothesis']])
+    # the CIDEr of one image alone is 0; that of all images is below
+    assert ours.pop('CIDEr') == 0 and not missing
+    theirs = {name: 100 * image['scores'][name] for name in PURE[1:]}
+    assert ours == pytest.approx(theirs, abs=1e-6)
+
+
+def test_scores_of_all_images_are_those_with_java():
     ours, ciders, missing = score_captions(REFERENCES, HYPOTHESES)
     assert list(ours) == PURE and not missing
-    assert ours == pytest.approx({k: 100 * CORPUS[k] for k in PURE}, abs=1e-6)
-    assert ciders == pytest.approx([100 * p['scores']['CIDEr'] for p in PICTURES], abs=1e-6)
+    assert ours == pytest.approx({name: 100 * CORPUS[name] for name in PURE}, abs=1e-6)
+    theirs = [100 * image['scores']['CIDEr'] for image in IMAGES]
+    assert ciders == pytest.approx(theirs, abs=1e-6)
 
 
-# ---- captions, with Java --------------------------------------------------------------------------------------------
+def test_identical_captions_have_the_highest_scores():
+    texts = [references[0] for references in DOG_AND_CATS]
+    captions = [text.upper().replace('.', ' !') for text in texts]
+    scores, ciders, _ = score_captions([[text] for text in texts], captions)
+    assert list(scores) == PURE
+    assert list(scores.values()) == pytest.approx([1000, 100, 100, 100, 100, 100], abs=1e-4)
+    assert ciders == pytest.approx([1000] * 3)
 
+
+@pytest.mark.parametrize(
+    'caption', ['purple elephants', '', '...', 'zebra zebra zebra zebra zebra']
+)
+def test_captions_without_a_common_word_score_zero(caption):
+    scores, ciders, _ = score_captions(DOG_AND_CATS, [caption] * 3)
+    assert list(scores.values()) == pytest.approx([0] * 6, abs=1e-3)
+    assert ciders == [0, 0, 0]
+
+
+def test_scores_are_pycocoevalcaps_own(capsys):
+    captions = ['A dog runs on a beach!', 'Two dogs sit, on a "red" couch.', "It isn't a wave."]
+    scores, ciders, _ = score_captions(DOG_AND_CATS, captions)
+    assert capsys.readouterr().out == ''
+    references = {
+        0: ['a brown dog runs on the beach', 'a dog is running'],
+        1: ['two cats sit on a red couch'],
+        2: ['a man rides a big wave', 'a surfer'],
+    }
+    hypotheses = {
+        0: ['a dog runs on a beach'],
+        1: ['two dogs sit on a red couch'],
+        2: ["it is n't a wave"],
+    }
+    cider, ciders_of_images = Cider().compute_score(references, hypotheses)
+    bleus, _ = Bleu(4).compute_score(references, hypotheses, verbose=0)
+    rouge, _ = Rouge().compute_score(references, hypotheses)
+    expected = [100 * score for score in [cider, *bleus, rouge]]
+    assert list(scores.values()) == pytest.approx(expected)
+    assert ciders == pytest.approx(100 * ciders_of_images)
+    assert 0 < ciders[2] < ciders[0] < 1000
+
+
+# ---- captions, with Java -------------------------------------------------------------------------
+
+
+@pytest.mark.slow
 @needs_java
-def test_java_itself(monkeypatch):
-    """The one run of METEOR, 10 to 30 s. SPICE is faked: its models are a download of 400 MB."""
-    monkeypatch.setattr(scores, 'spice', lambda refs, hyps: 0.25)
-    theirs, ciders, missing = score_captions(REFERENCES, HYPOTHESES, java=True)
-    assert list(theirs) == [*PURE, 'METEOR', 'SPICE', 'SPIDEr'] and not missing
-    assert theirs.pop('SPICE') == 25 and theirs.pop('SPIDEr') == pytest.approx((theirs['CIDEr'] + 25) / 2)
-    assert theirs == pytest.approx({k: 100 * v for k, v in CORPUS.items()}, abs=1e-6)
-    assert ciders == pytest.approx([100 * p['scores']['CIDEr'] for p in PICTURES], abs=1e-6)
-
-
-@needs_java
-def test_java_tokens_of_odd_lines():
-    tokens = {'a\nb\r\nc\u2028d\x85e\x0bf': 'a b c d e f', '': '', ' ': '', '|||': '| | |', '\u732b': '\u732b', '\ud800': '', 'a': 'a'}
-    assert java_tokenize(list(tokens)) == list(tokens.values())
-
-
-def fake_java(folder, monkeypatch, script):
-    """A `java` that is this shell script."""
-    path = folder / 'java'
-    path.write_text(f'#!/bin/sh\n{script}\n')
-    path.chmod(0o755)
-    monkeypatch.setenv('PATH', f'{folder}:/usr/bin:/bin')
-
-
-def test_java_that_fails(tmp_path, monkeypatch):
-    fake_java(tmp_path, monkeypatch, 'echo "no heap" >&2; exit 1')
-    with pytest.raises(OSError, match='(?s)tokenizer.*no heap'):
-        java_tokenize(['a cat'])
-    with pytest.raises(OSError):
-        java.meteor({0: ['a cat']}, {0: ['a cat']})
-
-
-@pytest.fixture
-def no_download(monkeypatch):
-    def fail():
-        raise OSError('no network')
-    monkeypatch.setattr('pycocoevalcap.spice.spice.get_stanford_models', fail)
-
-
-@pytest.mark.parametrize('version, words', [('17.0.15', ['Java 8 to 14', 'this is 17']), ('1.8.0_402', ['a download that failed: no network']),
-                                            ('11.0.2', ['a download that failed: no network'])])
-def test_what_spice_lacks(version, words, no_download, tmp_path, monkeypatch):
-    fake_java(tmp_path, monkeypatch, f"echo 'openjdk version \"{version}\"' >&2")
-    monkeypatch.setattr(java, 'JARS', tmp_path)
-    with pytest.raises(OSError) as error:
-        java.spice({}, {})
-    by_hand = ['corenlp-3.6.0.jar and stanford-corenlp-3.6.0-models.jar', 'stanford-corenlp-full-2015-12-09.zip', str(tmp_path / 'spice/lib')]
-    assert all(w in str(error.value) for w in words + by_hand) and ('Java 8 to 14' in str(error.value)) == (version[:2] == '17')
-
-
-# ---- eval_caption.py --java=True ------------------------------------------------------------------------------------
-
-@pytest.fixture
-def evaluate(pictures, tmp_path, monkeypatch):
-    """evaluate() -> what eval_caption.py --java=True writes of two fake models; `generated` counts their captions."""
-    def with_blind(*_):
-        yield '', None, None, trained_with
-        yield 'blind_', None, None, trained_with
-
-    def generate_texts(model, tokenizer, config, rows, *_, **__):
-        generated.extend(rows)
-        return [f'A {"red" if i else "green"} circle.' for i in range(len(rows))]
-
-    def evaluate():
-        eval_caption.main(knobs)
-        assert (tmp_path / 'eval_test.html').is_file()
-        return json.loads((tmp_path / 'eval_test.json').read_text())
-    trained_with = dict(dataset=str(pictures), llm='llm', encoder='encoder', connector='linear', seed=0, train_rows=0.0,
-                        texts_per_input=1, data_dir='', restval=False, bad_rows='error')
-    knobs = dict(out_dir=str(tmp_path), blind_dir='blind', split='test', page_rows=10, java=True)
-    evaluate.generated = generated = []
-    monkeypatch.setattr(generate, 'with_blind', with_blind)
-    monkeypatch.setattr(generate, 'generate_texts', generate_texts)
-    for name, value in knobs.items():
-        monkeypatch.setattr(eval_caption, name, value)
-    return evaluate
+def test_scores_with_java_are_pycocoevalcaps_own(monkeypatch):
+    """The one run of METEOR on all images, 10 to 30 s. SPICE is faked: its models are a download of
+    400 MB."""
+    monkeypatch.setattr(scores, 'spice', lambda references, captions: 0.25)
+    ours, ciders, missing = score_captions(REFERENCES, HYPOTHESES, java=True)
+    assert list(ours) == [*PURE, 'METEOR', 'SPICE', 'SPIDEr'] and not missing
+    assert ours.pop('SPICE') == 25
+    assert ours.pop('SPIDEr') == pytest.approx((ours['CIDEr'] + 25) / 2)
+    assert ours == pytest.approx({name: 100 * score for name, score in CORPUS.items()}, abs=1e-6)
+    theirs = [100 * image['scores']['CIDEr'] for image in IMAGES]
+    assert ciders == pytest.approx(theirs, abs=1e-6)
 
 
 def fail(*_):
     raise OSError('needs a jar')
 
 
-def test_script_says_what_is_missing_before_and_after(evaluate, tmp_path, monkeypatch, capsys):
+def tokenize_in_python(texts):
+    return [tokenize(text) for text in texts]
+
+
+@pytest.fixture
+def java_works(tmp_path, monkeypatch):
+    """A Java whose tokenizer is ours, METEOR is 0.5 and SPICE is 0.25."""
     fake_java(tmp_path, monkeypatch, '')
-    monkeypatch.setattr(scores, 'java_tokenize', lambda texts: ['a red circle'] * len(texts))
-    monkeypatch.setattr(scores, 'meteor', lambda refs, hyps: 0.5)
+    monkeypatch.setattr(scores, 'java_tokenize', tokenize_in_python)
+    monkeypatch.setattr(scores, 'meteor', lambda references, captions: 0.5)
+    monkeypatch.setattr(scores, 'spice', lambda references, captions: 0.25)
+
+
+# of the run and of the text-only baseline
+REDS = [['A red circle.', 'A circle that is red.'], ['A red square.'], ['A green circle.']]
+BOTH_CAPTIONS = {
+    '': ['A green circle.', 'A red square.', 'A red circle.'],
+    'blind_': ['A red circle.', 'A red circle.', 'A red circle.'],
+}
+
+
+def test_what_java_lacks_is_known_before_captions_are_generated(java_works, monkeypatch):
+    assert check_java() == {}
     monkeypatch.setattr(scores, 'spice', fail)
-    result, out = evaluate(), capsys.readouterr().out
-    assert 'Java' in result['tokenizer'] and list(result['scores']) == list(result['blind_scores']) == [*PURE, 'METEOR']
-    assert result['scores']['METEOR'] == 50 and result['scores']['ROUGE-L'] == 100       # all tokens are those of java_tokenize
-    assert result['missing'] == {'SPICE': 'needs a jar', 'SPIDEr': 'it is the mean of CIDEr and SPICE'}
-    assert out.index('no SPICE: needs a jar') < out.index('CIDEr  ') < out.rindex('no SPICE: needs a jar')
+    assert check_java() == {
+        'SPICE': 'needs a jar',
+        'SPIDEr': 'it is the mean of CIDEr and SPICE',
+    }
 
 
-def test_script_compares_what_both_sides_have(evaluate, tmp_path, monkeypatch):
-    answers = iter([0.5, 0.5])                              # the rehearsal, the run, then the blind run gets none
-    fake_java(tmp_path, monkeypatch, '')
-    monkeypatch.setattr(scores, 'java_tokenize', lambda texts: list(map(tokenize, texts)))
-    monkeypatch.setattr(scores, 'meteor', lambda *_: next(answers, None) or fail())
-    monkeypatch.setattr(scores, 'spice', lambda *_: 0.25)
-    result = evaluate()
-    assert list(result['scores']) == list(result['blind_scores']) == [*PURE, 'SPICE', 'SPIDEr'] and result['missing'] == {'METEOR': 'needs a jar'}
-
-
-def test_script_loses_no_caption_if_java_fails_late(evaluate, tmp_path, monkeypatch):
-    fake_java(tmp_path, monkeypatch, '')
-    monkeypatch.setattr(scores, 'java_tokenize', lambda texts: fail() if evaluate.generated else list(map(tokenize, texts)))
-    monkeypatch.setattr(scores, 'meteor', lambda *_: 0.5)
-    monkeypatch.setattr(scores, 'spice', lambda *_: 0.25)
-    result = evaluate()
-    assert 'pure Python' in result['tokenizer'] and list(result['missing'].values()) == ['needs a jar'] and list(result['scores']) == PURE
-    assert [row['caption'] for row in result['rows']] == ['A green circle.'] + ['A red circle.'] * 3
-
-
-def test_script_without_a_working_java_generates_nothing(evaluate, tmp_path, monkeypatch):
+def test_without_a_working_java_nothing_is_generated(tmp_path, monkeypatch):
     fake_java(tmp_path, monkeypatch, 'exit 1')
     with pytest.raises(OSError, match='tokenizer'):
-        evaluate()
+        check_java()
     monkeypatch.setenv('PATH', '')
-    with pytest.raises(SystemExit, match='no java on the PATH'):
-        evaluate()
-    assert not evaluate.generated
+    with pytest.raises(ValueError, match='no java on the PATH'):
+        check_java()
 
 
-# ---- answers --------------------------------------------------------------------------------------------------------
+def test_the_tokens_of_all_scores_are_javas(java_works, monkeypatch):
+    monkeypatch.setattr(scores, 'java_tokenize', lambda texts: ['a red circle'] * len(texts))
+    monkeypatch.setattr(scores, 'spice', fail)
+    comparison = compare_captions(REDS, BOTH_CAPTIONS, java=True)
+    assert 'Java' in comparison['tokenizer']
+    for side in ('', 'blind_'):
+        assert list(comparison['scores'][side]) == [*PURE, 'METEOR']
+        assert comparison['scores'][side]['METEOR'] == 50
+        assert comparison['scores'][side]['ROUGE-L'] == 100
+    assert comparison['missing'] == {
+        'SPICE': 'needs a jar',
+        'SPIDEr': 'it is the mean of CIDEr and SPICE',
+    }
 
-@pytest.mark.parametrize('text, normal', [
-    ('isnt it', "isn't it"), ('cant', "can't"), ("shouldnt've", "shouldn't've"), ('shouldntve', 'shouldntve'), ("wed've", "we'd've"), ('wed', 'wed'),
-    ('shes', 'shes'), ('lets', 'lets'), ('Ive', 'ive'), ('5 oclock', "5 o'clock"), ("10 O'Clock", "10 o'clock"), ("ow's'at", "'ow's'at"),
-    ('twas', "'twas"), ('Yall', "y'all"), ("it's maam", "it's ma'am"), ('don\u2019t', 'don\u2019t'), ("man's", "man's"), ('mans', 'mans'),
-    ('A', ''), ('the an a', ''), ('The White House', 'white house'), ('theater', 'theater'), ('a/b', 'b'), ('a+', ''), ('a.m', 'am'),
-    ('one-way', '1 way'), ('twenty-one', 'twenty 1'), ('one hundred', '1 hundred'), ('eleven', 'eleven'), ('Zero', '0'), ('NONE', '0'),
-    ('none.', '0'), ('no one', 'no 1'), ('someone', 'someone'), ('ten-ten', '10 10'), ('two\ndogs', '2 dogs'),
-    ('  tennis   racket ', 'tennis racket'),
-    ('10,000', '10000'), ('1,000.50', '1000.50'), ('1, 2', '1 2'), ('1,2-3', '123'), ('red,blue', 'red blue'), ('red ,blue-green', 'red blue green'),
-    ('red - blue-green', 'red bluegreen'), ('3.14', '3.14'), ('3.', '3'), ('.5', '.5'), ('7.a', '7a'), ('5 p.m.', '5 pm'), ('U.S.A.', 'usa'),
-    ('wait...', 'wait'), ('10:30', '10:30'), ('50%', '50%'), ('$5.00', '$5.00'), ('#1', '#1'), ('stop!', 'stop'), ('what?!', 'what'),
-    ('"stop"', 'stop'), ('(left) side', 'left side'), ('x_y', 'x y'), ('rock & roll', 'rock & roll'), ('e-mail@site.com', 'e mail sitecom'),
-    ('<unk>', 'unk'), ('half;full', 'half full'), ('b\\c', 'b c'), ('caf\u00e9', 'caf\u00e9'), ('\u00c9COLE', '\u00e9cole'), ('\u00bd', '\u00bd'),
-    ('\u732b', '\u732b'), ('...', ''), ('-', '')])
-def test_odd_answers(text, normal):
-    """By hand, from the rules of the official evaluation (GT-Vision-Lab/VQA, vqaEval.py)."""
+
+def test_models_are_compared_by_the_scores_that_all_have(java_works, monkeypatch):
+    answers = iter([0.5])
+
+    def meteor_once(references, captions):
+        return next(answers, None) or fail()
+
+    monkeypatch.setattr(scores, 'meteor', meteor_once)
+    comparison = compare_captions(REDS, BOTH_CAPTIONS, java=True)
+    for side in ('', 'blind_'):
+        assert list(comparison['scores'][side]) == [*PURE, 'SPICE', 'SPIDEr']
+    assert comparison['missing'] == {'METEOR': 'needs a jar'}
+
+
+def test_captions_are_not_lost_if_java_fails_late(java_works, monkeypatch):
+    calls = iter([tokenize_in_python])
+
+    def tokenize_once(texts):
+        return next(calls, fail)(texts)
+
+    monkeypatch.setattr(scores, 'java_tokenize', tokenize_once)
+    comparison = compare_captions(REDS, BOTH_CAPTIONS, java=True)
+    assert 'pure Python' in comparison['tokenizer']
+    assert list(comparison['missing'].values()) == ['needs a jar']
+    for side, captions in BOTH_CAPTIONS.items():
+        expected, ciders, _ = score_captions(REDS, captions)
+        assert comparison['scores'][side] == expected
+        assert comparison['ciders'][side] == ciders
+
+
+def test_captions_are_compared_without_java_too():
+    comparison = compare_captions(REDS, BOTH_CAPTIONS)
+    assert 'pure Python' in comparison['tokenizer'] and comparison['missing'] == {}
+    assert comparison['scores'][''] == score_captions(REDS, BOTH_CAPTIONS[''])[0]
+
+
+# ---- answers: normalisation ----------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    'text, normal',
+    [
+        ('The two dogs, dont!', "2 dogs don't"),
+        ('1,000', '1000'),
+        ('black-white', 'black white'),
+        ('black - white', 'black white'),
+        ('3.5', '3.5'),
+        ('no. 3.', 'no 3'),
+        ('None', '0'),
+        ('ten', '10'),
+        ('an', ''),
+        ("it's", "it's"),
+        ('whats', "what's"),
+        ("couldnt've", "couldn't've"),
+        ("yall'd've", "y'all'd've"),
+        ("somebody'd", 'somebodyd'),
+        ('a b/c', 'b c'),
+        ('b /c', 'b c'),
+        ('yes\n', 'yes'),
+        ('Im', 'im'),
+        ("dog's", "dog's"),
+        ('', ''),
+    ],
+)
+def test_answers_are_normalised_as_in_the_official_script(text, normal):
     assert normalise(text) == normal
+
+
+@pytest.mark.parametrize(
+    'text, normal',
+    [
+        ('isnt it', "isn't it"),
+        ('cant', "can't"),
+        ("shouldnt've", "shouldn't've"),
+        ('shouldntve', 'shouldntve'),
+        ("wed've", "we'd've"),
+        ('wed', 'wed'),
+        ('shes', 'shes'),
+        ('lets', 'lets'),
+        ('Ive', 'ive'),
+        ('5 oclock', "5 o'clock"),
+        ("10 O'Clock", "10 o'clock"),
+        ("ow's'at", "'ow's'at"),
+        ('twas', "'twas"),
+        ('Yall', "y'all"),
+        ("it's maam", "it's ma'am"),
+        ('don\u2019t', 'don\u2019t'),
+        ("man's", "man's"),
+        ('mans', 'mans'),
+        ('A', ''),
+        ('the an a', ''),
+        ('The White House', 'white house'),
+        ('theater', 'theater'),
+        ('a/b', 'b'),
+        ('a+', ''),
+        ('a.m', 'am'),
+        ('one-way', '1 way'),
+        ('twenty-one', 'twenty 1'),
+        ('one hundred', '1 hundred'),
+        ('eleven', 'eleven'),
+        ('Zero', '0'),
+        ('NONE', '0'),
+        ('none.', '0'),
+        ('no one', 'no 1'),
+        ('someone', 'someone'),
+        ('ten-ten', '10 10'),
+        ('two\ndogs', '2 dogs'),
+        ('  tennis   racket ', 'tennis racket'),
+        ('10,000', '10000'),
+        ('1,000.50', '1000.50'),
+        ('1, 2', '1 2'),
+        ('1,2-3', '123'),
+        ('red,blue', 'red blue'),
+        ('red ,blue-green', 'red blue green'),
+        ('red - blue-green', 'red bluegreen'),
+        ('3.14', '3.14'),
+        ('3.', '3'),
+        ('.5', '.5'),
+        ('7.a', '7a'),
+        ('5 p.m.', '5 pm'),
+        ('U.S.A.', 'usa'),
+        ('wait...', 'wait'),
+        ('10:30', '10:30'),
+        ('50%', '50%'),
+        ('$5.00', '$5.00'),
+        ('#1', '#1'),
+        ('stop!', 'stop'),
+        ('what?!', 'what'),
+        ('"stop"', 'stop'),
+        ('(left) side', 'left side'),
+        ('x_y', 'x y'),
+        ('rock & roll', 'rock & roll'),
+        ('e-mail@site.com', 'e mail sitecom'),
+        ('<unk>', 'unk'),
+        ('half;full', 'half full'),
+        ('b\\c', 'b c'),
+        ('caf\u00e9', 'caf\u00e9'),
+        ('\u00c9COLE', '\u00e9cole'),
+        ('\u00bd', '\u00bd'),
+        ('\u732b', '\u732b'),
+        ('...', ''),
+        ('-', ''),
+    ],
+)
+def test_odd_answers_are_normalised_as_worked_out_by_hand(text, normal):
+    """From the rules of the official evaluation (GT-Vision-Lab/VQA, vqaEval.py)."""
+    assert normalise(text) == normal
+
+
+def test_a_mark_beside_a_space_anywhere_is_deleted_everywhere():
+    assert strip_punctuation('a-b - c') == 'ab  c'
+    assert strip_punctuation('a-b') == 'a b'
+    assert strip_punctuation('1,000 a-b') == '1000 ab'
+
+
+# ---- answers: rules ------------------------------------------------------------------------------
 
 
 def annotators(counts):
@@ -272,8 +495,18 @@ def odd_answer(generator):
 
 def variants(text):
     """Returns spellings of a text, some of which a rule takes for the same."""
-    return [text, f'{text} ', f'the {text}', f'{text}.', text.upper(), text.replace('-', ' '),
-            text.replace("'", ''), text.replace(',', ''), text.replace('two', '2'), normalise(text)]
+    return [
+        text,
+        f'{text} ',
+        f'the {text}',
+        f'{text}.',
+        text.upper(),
+        text.replace('-', ' '),
+        text.replace("'", ''),
+        text.replace(',', ''),
+        text.replace('two', '2'),
+        normalise(text),
+    ]
 
 
 def odd_questions(number, seed):
@@ -312,10 +545,28 @@ def test_the_rules_differ_on_odd_answers():
     assert len(columns) == len(RULES)
 
 
+def test_scores_are_given_by_type_of_answer_too():
+    questions = [
+        {'answers': ['yes'] * 10, 'answer_type': 'yes/no'},
+        {'answers': ['no'] * 10, 'answer_type': 'yes/no'},
+        {'answers': ['red']},
+    ]
+    scores, accuracies = score_answers(questions, ['yes', 'yes', 'red'], 'vqa_or_exact')
+    assert scores == {'accuracy': 66.67, "answers 'yes/no'": 50.0}
+    assert accuracies == [100, 0, 100]
+
+
+@pytest.mark.parametrize('rule', RULES)
+def test_every_rule_is_described_in_one_line(rule):
+    assert len(describe_rule(rule)) > 40 and '\n' not in describe_rule(rule)
+
+
 def test_difficult_questions_of_aokvqa_are_left_out_by_its_own_rule_alone():
-    rows = [{'answers': ['taxi'] * 10, 'difficult_direct_answer': False},
-            {'answers': ['ride'] * 10, 'difficult_direct_answer': True},
-            {'answers': ['taxi'] * 2 + ['ride'] * 8}]
+    rows = [
+        {'answers': ['taxi'] * 10, 'difficult_direct_answer': False},
+        {'answers': ['ride'] * 10, 'difficult_direct_answer': True},
+        {'answers': ['taxi'] * 2 + ['ride'] * 8},
+    ]
     scores, each = score_answers(rows, ['taxi', 'taxi', 'taxi'], 'aokvqa')
     assert scores == {'accuracy': 83.33}
     assert each == [100, None, pytest.approx(66.6666667)]
@@ -323,24 +574,39 @@ def test_difficult_questions_of_aokvqa_are_left_out_by_its_own_rule_alone():
     assert scores == {'accuracy': 53.33} and each == [100, 0, pytest.approx(60)]
 
 
-@pytest.mark.parametrize('dataset, rule', [
-    ('vqav2', 'vqa'), ('vqav2_karpathy', 'vqa'), ('okvqa', 'vqa'), ('textvqa', 'textvqa'),
-    ('aokvqa', 'aokvqa'), ('gqa', 'exact'), ('msrvtt_qa', 'exact'), ('msvd_qa', 'exact')])
+@pytest.mark.parametrize(
+    'dataset, rule',
+    [
+        ('vqav2', 'vqa'),
+        ('vqav2_karpathy', 'vqa'),
+        ('okvqa', 'vqa'),
+        ('textvqa', 'textvqa'),
+        ('aokvqa', 'aokvqa'),
+        ('gqa', 'exact'),
+        ('msrvtt_qa', 'exact'),
+        ('msvd_qa', 'exact'),
+    ],
+)
 def test_a_data_set_has_its_official_rule(dataset, rule):
     assert default_rule(dataset, [{'answers': ['yes']}]) == rule
 
 
-@pytest.mark.parametrize('numbers, rule', [
-    ([10, 10], 'vqa'), ([2], 'vqa'), ([1, 1], 'exact'), ([1, 10], 'vqa_or_exact')])
+@pytest.mark.parametrize(
+    'numbers, rule', [([10, 10], 'vqa'), ([2], 'vqa'), ([1, 1], 'exact'), ([1, 10], 'vqa_or_exact')]
+)
 def test_the_number_of_answers_decides_for_a_data_set_of_ones_own(numbers, rule):
     assert default_rule('mine.jsonl', [{'answers': ['yes'] * n} for n in numbers]) == rule
 
 
-@pytest.mark.parametrize('rule, rows, words', [
-    ('vqa', [{'answers': ['yes']}, {'answers': ['no'] * 10}], '1 of 2 questions have a single'),
-    ('textvqa', [{'answers': ['yes']}], '--rule=exact'),
-    ('aokvqa', [{'answers': ['yes'], 'difficult_direct_answer': True}], '--rule=depalm'),
-    ('VQA', [{'answers': ['yes'] * 10}], "expected one of 'vqa', 'depalm'")])
+@pytest.mark.parametrize(
+    'rule, rows, words',
+    [
+        ('vqa', [{'answers': ['yes']}, {'answers': ['no'] * 10}], '1 of 2 questions have a single'),
+        ('textvqa', [{'answers': ['yes']}], '--rule=exact'),
+        ('aokvqa', [{'answers': ['yes'], 'difficult_direct_answer': True}], '--rule=depalm'),
+        ('VQA', [{'answers': ['yes'] * 10}], "expected one of 'vqa', 'depalm'"),
+    ],
+)
 def test_a_rule_that_cannot_score_the_questions_is_refused(rule, rows, words):
     with pytest.raises(ValueError, match=words):
         check_rule(rule, rows)

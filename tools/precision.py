@@ -1,11 +1,14 @@
 """
-What half precision costs: the gradients of a trained adapter, on the same rows, beside those in float32.
+Measures what half precision costs: the gradients of a trained adapter, beside those that the same
+examples give in float32.
 
     python -m tools.precision --out_dir=out/demo
 
-A line for each way: the loss, how far the gradients of all trained tensors are from float32's (norm of the difference by norm),
-their cosine, and seconds for forward and backward. docs/precision.md says what was measured and what follows.
+Prints a line for each precision: the loss, the error of the gradients of all trained tensors
+(norm of the difference to float32's by norm), their cosine, and the seconds of forward and backward
+pass. What was measured, and what follows from it, is in docs/precision.md.
 """
+
 import sys
 import time
 
@@ -18,69 +21,88 @@ from nanopalm.checkpoint import load_checkpoint, pick_device_and_dtype
 from nanopalm.datasets import load_examples
 from nanopalm.examples import BadData
 
-# ---- knobs ----------------------------------------------------------------------------------------------------------
-out_dir = 'out/demo'                # a run of train.py
-which: one_of('best', 'last') = 'best'  # 'best' or 'last'
-rows: at_least(1) = 64  # training rows, in one batch
+# ---- hyperparameters -----------------------------------------------------------------------------
+
+# -- what to measure
+# a run of train.py
+out_dir = 'out/demo'
+# its checkpoint, 'best' or 'last'
+which: one_of('best', 'last') = 'best'
+# training examples, in one batch
+rows: at_least(1) = 64
+# 'auto', 'cpu', 'cuda', 'cuda:1'
 device = 'auto'
-# ---------------------------------------------------------------------------------------------------------------------
 
 
+# ---- the script ----------------------------------------------------------------------------------
 
-def main():
-    where, _ = pick_device_and_dtype(device, 'float32')
-    model, tokenizer, config = load_checkpoint(out_dir, which, where, 'float32')
-    batch = first_rows(model, tokenizer, config)
-    exact = gradients(model, batch, torch.float32)
+
+def main(out_dir, which, rows, device):
+    device, _ = pick_device_and_dtype(device, 'float32')
+    model, tokenizer, config = load_checkpoint(out_dir, which, device, 'float32')
+    batch = first_batch(model, tokenizer, config, rows)
+    exact = compute_gradients(model, batch, torch.float32)
     print(f'{"":44}{"loss":>8}{"error":>8}{"cosine":>8}{"s":>7}')
     report('float32', exact, exact)
 
     # what rounding the frozen weights changes is no loss of precision: it is another LLM
-    for name, p in model.llm.named_parameters():
-        p.data = p.data.bfloat16().float()
-    rounded = gradients(model, batch, torch.float32)
+    for parameter in model.llm.parameters():
+        parameter.data = parameter.data.bfloat16().float()
+    rounded = compute_gradients(model, batch, torch.float32)
     report('float32, weights rounded to bfloat16', rounded, exact)
     del model
 
     halves = [torch.bfloat16]
-    if where.startswith('cuda'):
+    if device.startswith('cuda'):
         halves.append(torch.float16)
     for half in halves:
         name = str(half).removeprefix('torch.')
-        model = load_checkpoint(out_dir, which, where, name)[0]
-        report(name, gradients(model, batch, half), exact)
-        round_stream(model, half)
-        report(f'{name}, residual stream as well', gradients(model, batch, half), exact)
+        model, _, _ = load_checkpoint(out_dir, which, device, name)
+        report(name, compute_gradients(model, batch, half), exact)
+        round_residual_stream(model, half)
+        rounded = compute_gradients(model, batch, half)
+        report(f'{name}, residual stream as well', rounded, exact)
         del model
 
 
-def first_rows(model, tokenizer, config):
-    """The first training rows as a batch on the model's device, in plain view, each with its first text."""
+def first_batch(model, tokenizer, config, rows):
+    """Returns the first training examples as a batch on the model's device, without augmentation,
+    each with its first text. Raises BadData for a file that cannot be read."""
     examples = load_examples(config, 'train')[:rows]
+    texts = tokenize_examples(examples, tokenizer, config)
     preprocessing = model.encoder.preprocessing if model.encoder else None
-    dataset = ExampleDataset(examples, tokenize_examples(examples, tokenizer, config), config, preprocessing)
-    batch, errors = collate([dataset[0, i] for i in range(len(dataset))], tokenizer.pad_token_id)
+    dataset = ExampleDataset(examples, texts, config, preprocessing)
+    items = [dataset[0, i] for i in range(len(dataset))]
+    batch, errors = collate(items, tokenizer.pad_token_id)
     if errors:
         raise BadData(errors[0])
-    where = next(model.adapter.parameters()).device
-    return {key: torch.as_tensor(value).to(where) for key, value in batch.items()}
+    device = next(model.adapter.parameters()).device
+    return {key: torch.as_tensor(value).to(device) for key, value in batch.items()}
 
 
-def gradients(model, batch, dtype):
-    """(loss, the gradients of all trained tensors as one vector, seconds), without dropout. In float16 the loss is scaled."""
+def compute_gradients(model, batch, dtype):
+    """Returns the loss, the gradients of all trained tensors as one vector, and the seconds that
+    they took, without dropout. In float16 the loss is scaled, so that small gradients do not
+    vanish."""
     scale = 1024.0 if dtype == torch.float16 else 1.0
+    device_type = batch['input_ids'].device.type
     model.zero_grad(set_to_none=True)
     began = time.time()
-    with torch.autocast(batch['input_ids'].device.type, dtype, enabled=dtype != torch.float32):
+    with torch.autocast(device_type, dtype, enabled=dtype != torch.float32):
         loss = model(**batch)
     (loss * scale).backward()
-    parts = [p.grad.flatten() / scale for p in model.trained().values() if p.grad is not None]
-    gradient = torch.cat(parts).double()
+    gradients = []
+    for parameter in model.trained().values():
+        if parameter.grad is not None:
+            gradients.append(parameter.grad.flatten() / scale)
+    gradient = torch.cat(gradients).double()
     return loss.item(), gradient, time.time() - began
 
 
-def round_stream(model, half):
-    """What flows from layer to layer is rounded after each, and its gradient too, as in a model that transformers holds in half."""
+def round_residual_stream(model, half):
+    """From here on what flows from layer to layer is rounded after each of them, and its gradient
+    too, as in a model that transformers holds in half precision."""
+
     def round_output(layer, args, output):
         return output.to(half).float()
 
@@ -89,15 +111,17 @@ def round_stream(model, half):
 
 
 def report(name, result, exact):
+    """Prints the line of a precision: result and exact are what `compute_gradients` returned in it
+    and in float32."""
     loss, gradient, seconds = result
-    error = (gradient - exact[1]).norm() / exact[1].norm()
-    cosine = cosine_similarity(gradient, exact[1], dim=0)
+    _, exact_gradient, _ = exact
+    error = (gradient - exact_gradient).norm() / exact_gradient.norm()
+    cosine = cosine_similarity(gradient, exact_gradient, dim=0)
     print(f'{name:44}{loss:8.4f}{error:8.2%}{cosine:8.4f}{seconds:7.1f}', flush=True)
 
 
 if __name__ == '__main__':
-    configure(globals())
     try:
-        main()
-    except (BadData, ValueError, OSError) as e:
-        sys.exit(str(e))
+        main(**configure(globals()))
+    except (BadData, ValueError, OSError) as error:
+        sys.exit(str(error))

