@@ -4,7 +4,6 @@ The configs against the papers' released runs, value by value. `pytest tests/tes
 depalm_runs.json holds what DePALM's 183 scripts say; eP-ALM's ten are written out below.
 """
 
-import ast
 import json
 import math
 import subprocess
@@ -13,7 +12,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from conftest import ROOT, config_file, configured, flags
+from conftest import ROOT, config_file, configured, flags, script_functions
 from tiny_tokenizers import tiny_opt
 
 from adapters import Adapter, AdapterConfig
@@ -343,18 +342,11 @@ def test_epalms_parameters_at_its_own_sizes(mechanism, d_encoder, d_llm, million
 # ---- the schedules -------------------------------------------------------------------------------
 
 
-# the functions of train.py that make the schedule, which is a script and cannot be imported
-SCHEDULE = ('rate_factor', 'rate_factor_by_epoch', 'schedule', 'epoch_schedule', 'cosine')
-
-
 def learning_rates(config, steps, last_iter, steps_per_epoch):
     """Returns the learning rates that train.py sets at these steps."""
-    body = ast.parse((ROOT / 'train.py').read_text(encoding='utf-8')).body
-    functions = [statement for statement in body if getattr(statement, 'name', '') in SCHEDULE]
-    scope = dict(config, math=math)
-    exec(compile(ast.Module(functions, []), 'train.py', 'exec'), scope)
-    rate_factor = scope.get('rate_factor') or scope['schedule']
-    factors = [rate_factor(step, last_iter, steps_per_epoch) for step in steps]
+    script = script_functions(ROOT / 'train.py')
+    script.update(config)
+    factors = [script['rate_factor'](step, last_iter, steps_per_epoch) for step in steps]
     return [config['learning_rate'] * factor for factor in factors]
 
 
