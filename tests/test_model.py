@@ -3,10 +3,12 @@ model.py: PALM against the reference implementation (naive.py), and what its des
 """
 
 import hashlib
+import itertools
 
 import pytest
 import torch
 from tiny_models import (
+    CROSS_ATTENTIONS,
     LAYERS,
     LLMS,
     MECHANISMS,
@@ -42,31 +44,16 @@ COMPARED = [
     for mechanism in MECHANISMS
     if llm in ('llama', 'opt') or mechanism in ('inner_to_end', 'started', 'c_attn')
 ]
-# a family each, and a mechanism that the other quick cases leave out
-QUICKLY_COMPARED = [
-    ('llama', 'qp_inner'),
-    ('mistral', 'c_attn'),
-    ('qwen2', 'inner_to_end'),
-    ('qwen3', 'started'),
-    ('opt', 'epalm'),
-    ('opt', 'everything'),
-    ('opt_postnorm', 'inner_to_end'),
-]
 # (number of prompt tokens, texts per input, side of the padding)
 TEXTS = [(0, 3, None), (3, 1, 'left'), (3, 3, 'right')]
 
 
-def compared_cases():
-    """Returns (all, quick): all cases with all texts, and the quick ones."""
-    together = []
-    for llm, mechanism in COMPARED:
-        for texts in TEXTS:
-            together.append((llm, mechanism, *texts))
-    quick = [(*pair, *TEXTS[i % 3]) for i, pair in enumerate(QUICKLY_COMPARED)]
-    return together, quick
-
-
-@cases('llm, mechanism, n_prompt, G, padding', *compared_cases())
+@cases(
+    'llm, mechanism, n_prompt, G, padding',
+    [(*pair, *texts) for pair in COMPARED for texts in TEXTS],
+    # each pair with one of the three
+    quick=[(*pair, *TEXTS[i % 3]) for i, pair in enumerate(COMPARED)],
+)
 def test_logits_loss_and_gradients_are_those_of_the_reference_implementation(
     llm, mechanism, n_prompt, G, padding
 ):
@@ -145,18 +132,18 @@ def test_no_gradient_is_computed_below_the_first_target_layer(mechanism):
 # ---- generation: the same texts as the reference implementation ----------------------------------
 
 
-def generation_cases():
-    """Returns all (llm, G, mechanism), and the quick ones."""
-    together = []
-    llms = [('llama', 1), ('llama', 2), ('qwen3', 1), ('opt', 2), ('opt_postnorm', 2)]
-    for llm, G in llms:
-        for mechanism in ('limber_all', 'qp_inner'):
-            together.append((llm, G, mechanism))
-    return together, [('llama', 2, 'limber_all'), ('opt', 2, 'qp_inner')]
+# (LLM, texts per input)
+GENERATING = [('llama', 1), ('llama', 2), ('qwen3', 1), ('opt', 2), ('opt_postnorm', 2)]
+# tokens that flow from layer 0 to the top, and new ones at inner layers
+FLOWING_OR_NEW = ['limber_all', 'qp_inner']
 
 
 @greedy_or_beams
-@cases('llm, G, mechanism', *generation_cases())
+@cases(
+    'llm, G, mechanism',
+    [(*pair, mechanism) for pair in GENERATING for mechanism in FLOWING_OR_NEW],
+    quick=[('llama', 2, 'limber_all'), ('opt', 2, 'qp_inner')],
+)
 def test_generated_texts_are_those_of_the_reference_implementation(llm, G, mechanism, num_beams):
     palm = make(llm, mechanism)
     features, ids, _, _ = inputs(G=G, T=4)
@@ -175,12 +162,8 @@ def test_generated_texts_are_those_of_the_reference_implementation(llm, G, mecha
     assert ended.tolist() == naive_generate(palm, features, ids, 7, num_beams, eos).tolist()
 
 
-@pytest.mark.parametrize('mechanism', ['limber_all', 'qp_inner'])
-@cases(
-    'llm, G',
-    [('llama', 1), ('llama', 2), ('qwen3', 1), ('opt', 2), ('opt_postnorm', 2)],
-    quick=[('llama', 2), ('opt', 2)],
-)
+@pytest.mark.parametrize('mechanism', FLOWING_OR_NEW)
+@cases('llm, G', GENERATING, quick=[('llama', 2), ('opt', 2)])
 def test_several_texts_of_an_image_are_drawn_at_random(llm, G, mechanism):
     palm = make(llm, mechanism)
     features, ids, _, _ = inputs(G=G, T=4)
@@ -191,23 +174,19 @@ def test_several_texts_of_an_image_are_drawn_at_random(llm, G, mechanism):
     assert n_different(drawn) > 2 * G
 
 
-def prompt_cases():
-    """Returns all (llm, cache, mechanism), and the quick ones."""
-    together = []
-    llms = [('llama', 'dynamic'), ('mistral', 'static'), ('opt', 'dynamic'), ('opt', 'static')]
-    for llm, cache in llms:
-        for mechanism in ('limber_all', 'qp_inner', 'c_attn'):
-            together.append((llm, cache, mechanism))
-    quick = [
-        ('llama', 'dynamic', 'limber_all'),
-        ('mistral', 'static', 'qp_inner'),
-        ('opt', 'static', 'c_attn'),
-    ]
-    return together, quick
+CACHES = [('llama', 'dynamic'), ('mistral', 'static'), ('opt', 'dynamic'), ('opt', 'static')]
 
 
 @greedy_or_beams
-@cases('llm, cache, mechanism', *prompt_cases())
+@cases(
+    'llm, cache, mechanism',
+    [(*pair, mechanism) for pair in CACHES for mechanism in (*FLOWING_OR_NEW, 'c_attn')],
+    quick=[
+        ('llama', 'dynamic', 'limber_all'),
+        ('mistral', 'static', 'qp_inner'),
+        ('opt', 'static', 'c_attn'),
+    ],
+)
 def test_prompts_of_different_length_generate_in_a_batch_what_they_generate_alone(
     llm, cache, mechanism, num_beams, monkeypatch
 ):
@@ -232,18 +211,12 @@ def same(function):
     return function
 
 
-def beam_cases():
-    """Returns all (llm, mechanism, ends), and the quick ones."""
-    together = []
-    for llm in ('llama', 'opt'):
-        for mechanism in ('c_attn', 'c_attn_flamingo'):
-            for ends in (False, True):
-                together.append((llm, mechanism, ends))
-    return together, [('llama', 'c_attn', True), ('opt', 'c_attn_flamingo', False)]
-
-
 @greedy_or_beams
-@cases('llm, mechanism, ends', *beam_cases())
+@cases(
+    'llm, mechanism, ends',
+    itertools.product(['llama', 'opt'], CROSS_ATTENTIONS, [False, True]),
+    quick=[('llama', 'c_attn', True), ('opt', 'c_attn_flamingo', False)],
+)
 def test_generation_with_a_cache_is_that_of_whole_texts_without_one(
     llm, mechanism, ends, num_beams
 ):
@@ -417,16 +390,13 @@ def make_with_bottleneck(mechanism):
 # ---- fast paths ----------------------------------------------------------------------------------
 
 
-def fast_path_cases():
-    """Returns all (llm, mechanism), and the quick ones."""
-    together = []
-    for llm in ('llama', 'opt'):
-        for mechanism in ('limber_cls', 'qp_l0', 'started', 'qp_inner', 'everything'):
-            together.append((llm, mechanism))
-    return together, [('llama', 'limber_cls'), ('opt', 'started'), ('opt', 'qp_inner')]
-
-
-@cases('llm, mechanism', *fast_path_cases())
+@cases(
+    'llm, mechanism',
+    itertools.product(
+        ['llama', 'opt'], ['limber_cls', 'qp_l0', 'started', 'qp_inner', 'everything']
+    ),
+    quick=[('llama', 'limber_cls'), ('opt', 'started'), ('opt', 'qp_inner')],
+)
 def test_fast_paths_give_what_the_plain_way_through_the_model_gives(llm, mechanism):
     fast = make(llm, mechanism)
     plain = make(llm, mechanism)
