@@ -153,7 +153,10 @@ def keep_stream_in_float32(llm, family):
     docs/precision.md."""
     for module in llm.modules():
         if 'Norm' in type(module).__name__:
-            module.float()
+            for name, parameter in list(module.named_parameters(recurse=False)):
+                # module.float() cannot convert the tensors without contents of tools.bench
+                float32 = torch.nn.Parameter(parameter.float(), parameter.requires_grad)
+                setattr(module, name, float32)
     for module in family.stream_starts():
         module.register_forward_hook(to_float32)
 

@@ -27,6 +27,7 @@ import sys
 from pathlib import Path
 
 from configurator import configure, script_scope
+from nanopalm.datasets import DATASETS
 from nanopalm.demo_data import (
     build_easy_vqa,
     build_efficientnet,
@@ -36,7 +37,7 @@ from nanopalm.demo_data import (
     build_whisper,
     make,
 )
-from nanopalm.download import OFFICIAL, fetch_official
+from nanopalm.download import fetch_official
 
 
 def prepare_demo(argv):
@@ -104,7 +105,7 @@ NAMES = {
     'demo-audio': prepare_demo_audio,
     'import': prepare_import,
 }
-for dataset in OFFICIAL:
+for dataset in DATASETS:
     NAMES[dataset] = functools.partial(fetch_official, dataset)
 
 
@@ -112,8 +113,8 @@ def list_of_names():
     """Returns what there is to prepare, a command for each name."""
     lines = []
     for name, prepare in NAMES.items():
-        if name in OFFICIAL:
-            description = f'Fetches the official files into {OFFICIAL[name][0]}.'
+        if name in DATASETS:
+            description = f'Fetches the official files into {DATASETS[name].folder}.'
         else:
             description = ' '.join(prepare.__doc__.split())
         lines.append(f'  python prepare.py {name:14} # {description}')

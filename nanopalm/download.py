@@ -25,9 +25,6 @@ from nanopalm.datasets import DATASETS, load_examples
 from nanopalm.examples import BadData
 from nanopalm.jsonl import SPLITS
 
-# names that `prepare.py` takes -> (the data_dir of the config file, the sources)
-OFFICIAL = {name: (entry.folder, entry.sources) for name, entry in DATASETS.items()}
-
 CHUNK = 4 * 1024 * 1024
 TIMEOUT_SECONDS = 60
 IMAGE_SUFFIXES = ('.jpg', '.jpeg', '.png', '.webp')

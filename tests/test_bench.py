@@ -222,3 +222,11 @@ def test_the_memory_table_has_a_line_for_each_mechanism(monkeypatch, capsys):
     assert line.startswith('| limber_1 | ')
     assert line.count('(') == 2
     assert list(json.loads(result)['memory']['limber_1']) == ['small', 'large']
+
+
+def test_memory_of_an_llm_in_half_precision():
+    options = tiny_options(dtype='bfloat16', text_tokens=80)
+    shape = dict(layers=2, width=64, heads=4)
+    half = bench.step_memory(options, 'limber_1', shape, checkpoint_layers=False)
+    options.dtype = 'float32'
+    assert half < bench.step_memory(options, 'limber_1', shape, checkpoint_layers=False)

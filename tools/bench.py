@@ -44,9 +44,9 @@ import naive
 from adapters import Adapter, AdapterConfig, RandomPatches
 from configurator import at_least, configure, one_of, run_config_file
 from encoders import Encoder
-from llms import block_ends
 from model import PALM
 from nanopalm.checkpoint import pick_device_and_dtype
+from nanopalm.errors import explain_errors
 from nanopalm.logs import find_peak_flops, training_flops
 from nanopalm.parallel import checkpoint_activations
 from tools import MECHANISMS
@@ -305,7 +305,7 @@ def llm_config(options, mechanism):
 
 def mlp_weight(model):
     """Returns the first weight (D_mlp, D) of the MLP in the LLM's first layer."""
-    first, _ = block_ends(model.decoder.layers[0], 'mlp')
+    first, _ = model.family.block_ends(model.decoder.layers[0], 'mlp')
     return first.weight
 
 
@@ -585,7 +585,7 @@ def profile_training(options, model):
     places = [
         ('encoder', model, 'encode'),
         ('adapter', model.adapter, 'forward'),
-        ('prefix pass', model, 'prefix'),
+        ('prefix pass', model, 'compute_prefix'),
         ('text pass', model.decoder, 'forward'),
         ('head', model.llm.get_output_embeddings(), 'forward'),
         ('backward', torch.Tensor, 'backward'),
@@ -730,7 +730,5 @@ def comparison(mechanism, what, part, against):
 
 
 if __name__ == '__main__':
-    try:
-        main(configure(globals()))
-    except (ValueError, OSError) as error:
-        sys.exit(str(error))
+    explain_errors()
+    main(configure(globals()))

@@ -9,16 +9,16 @@ Prints a line for each precision: the loss, the error of the gradients of all tr
 pass. What was measured, and what follows from it, is in docs/precision.md.
 """
 
-import sys
 import time
 
 import torch
 from torch.nn.functional import cosine_similarity
 
 from configurator import at_least, configure, one_of
-from data import ExampleDataset, collate, tokenize_examples
+from data import ExampleDataset, collate, to_device, tokenize_examples
 from nanopalm.checkpoint import load_checkpoint, pick_device_and_dtype
 from nanopalm.datasets import load_examples
+from nanopalm.errors import explain_errors
 from nanopalm.examples import BadData
 
 # ---- hyperparameters -----------------------------------------------------------------------------
@@ -77,7 +77,7 @@ def first_batch(model, tokenizer, config, rows):
     if errors:
         raise BadData(errors[0])
     device = next(model.adapter.parameters()).device
-    return {key: torch.as_tensor(value).to(device) for key, value in batch.items()}
+    return to_device(batch, device)
 
 
 def compute_gradients(model, batch, dtype):
@@ -121,7 +121,5 @@ def report(name, result, exact):
 
 
 if __name__ == '__main__':
-    try:
-        main(**configure(globals()))
-    except (BadData, ValueError, OSError) as error:
-        sys.exit(str(error))
+    explain_errors()
+    main(**configure(globals()))
