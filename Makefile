@@ -9,7 +9,8 @@ BIN := .venv/bin
 PIP_FLAGS := --quiet --disable-pip-version-check
 # what depends on the packages: the mechanisms against the golden numbers, the models, the scripts from end to end
 PACKAGE_TESTS := tests/parity.py tests/test_model.py tests/test_train.py tests/test_generate.py tests/test_eval_vqa.py \
-	tests/test_precision.py tests/test_environment.py
+	tests/test_precision.py tests/test_environment.py tests/test_parallel.py tests/test_runs.py \
+	tests/test_checkpoint.py tests/test_llms.py
 
 .PHONY: demo demo-vqa demo-audio test test-all lint test-oldest test-newest lock clean-demo
 

@@ -67,8 +67,9 @@ class Allowed:
         return ''
 
     def __str__(self):
-        """Returns what --help says of it: '0 to 1', '1 or more', or nothing for choices, which
-        the comment explains."""
+        """Returns what --help says of it: the choices, '0 to 1', '1 or more', or nothing."""
+        if self.choices:
+            return ', '.join(map(str, self.choices))
         if self.least is not None and self.most is not None:
             return f'{self.least} to {self.most}'
         if self.least is not None:
