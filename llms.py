@@ -217,7 +217,7 @@ def read_llm_config(name):
 
 
 def not_loaded(name, error):
-    """Returns the FileNotFoundError for an LLM that cannot be loaded, and the reason's first line."""
+    """Returns the FileNotFoundError for an LLM that cannot be loaded, with why in one line."""
     reason = str(error).splitlines()[0][:200]
     return FileNotFoundError(
         f'llm={name!r} could not be loaded: it is neither a folder of a transformers model here '

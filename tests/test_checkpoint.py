@@ -188,7 +188,7 @@ def test_auto_is_float32_on_a_cpu_and_on_a_gpu_as_the_llm_was_published(
 
     monkeypatch.setattr(torch.cuda, 'is_available', yes)
     monkeypatch.setattr(torch.cuda, 'is_bf16_supported', supports_bfloat16)
-    model = AutoModelForCausalLM.from_config(LLMS['llama'])
+    model = AutoModelForCausalLM.from_config(LLMS['llama'], dtype=torch.float32)
     model.to(getattr(torch, published)).save_pretrained(tmp_path)
     assert pick_device_and_dtype('auto', 'auto', str(tmp_path)) == ('cuda', expected)
     assert pick_device_and_dtype('cuda', 'float32', str(tmp_path)) == ('cuda', 'float32')

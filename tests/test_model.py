@@ -495,7 +495,7 @@ def test_cross_attention_reads_a_layer_0_without_the_start_of_a_prefix(mechanism
 
 @either_cross_attention
 def test_cross_attention_without_an_encoder_is_the_text_only_baseline(mechanism):
-    llm = AutoModelForCausalLM.from_config(LLMS['llama'])
+    llm = AutoModelForCausalLM.from_config(LLMS['llama'], dtype=torch.float32)
     cfg = AdapterConfig(n_prompt=3, **MECHANISMS[mechanism])
     palm = PALM(llm, Adapter(cfg, None, None, WIDTH, LAYERS))
     _, ids, _, _ = inputs()

@@ -148,7 +148,7 @@ def make(llm='llama', mechanism='limber_all', dtype=torch.float32, **hyperparame
 
 
 def make_llm(name, dtype=torch.float32):
-    llm = AutoModelForCausalLM.from_config(LLMS[name])
+    llm = AutoModelForCausalLM.from_config(LLMS[name], dtype=torch.float32)
     for parameter in llm.parameters():
         # but not the rotary frequencies, which from_pretrained, too, keeps in float32
         parameter.data = parameter.data.to(dtype)
