@@ -12,8 +12,6 @@ encoder = 'data/models/whisper-tiny'
 audio_seconds = 4
 cache_features = True
 instruction = 'Caption:'
-# the plain way: a breakpoint in prefix_attention stops in training, too
-fast_paths = False
 
 connector = 'linear'
 # Whisper has no CLS: the mean over time stands for it

@@ -11,8 +11,6 @@ encoder = 'data/models/efficientnet-lite0'
 # the pictures have 64 pixels a side
 image_size = 128
 cache_features = True
-# the plain way: a breakpoint in prefix_attention stops in training, too
-fast_paths = False
 
 connector = 'linear'
 source_tokens = 'cls'

@@ -387,7 +387,7 @@ def make_with_bottleneck(mechanism):
     return make('llama', mechanism)
 
 
-# ---- fast paths ----------------------------------------------------------------------------------
+# ---- the fast path of generation -----------------------------------------------------------------
 
 
 @cases(
@@ -397,56 +397,15 @@ def make_with_bottleneck(mechanism):
     ),
     quick=[('llama', 'limber_cls'), ('opt', 'started'), ('opt', 'qp_inner')],
 )
-def test_fast_paths_give_what_the_plain_way_through_the_model_gives(llm, mechanism):
+def test_a_prompt_in_the_prefix_gives_what_a_prompt_in_the_cache_gives(llm, mechanism):
     fast = make(llm, mechanism)
     plain = make(llm, mechanism)
-    plain.fast_paths = False
-    features, ids, labels, mask = inputs(padding='right')
-    loss = fast(ids, labels, mask, features=features)
-    expected = plain(ids, labels, mask, features=features)
-    assert (loss - expected).abs() <= 1e-5 * expected
-    gradients = gradients_of(fast, loss)
-    expected = gradients_of(plain, expected)
-    largest = max(g.abs().max() for g in expected.values() if g is not None)
-    for name, g in expected.items():
-        if g is not None:
-            assert (gradients[name] - g).abs().max() <= 1e-5 * largest, name
-
-    _, ids, _, mask = inputs(G=2, T=7, padding='left')
+    plain.prompt_in_prefix = False
+    features, ids, _, mask = inputs(G=2, T=7, padding='left')
     for num_beams in (1, 3):
         options = dict(features=features, num_beams=num_beams, max_new_tokens=6)
         text = fast.generate(ids, mask, **options)
         assert text.tolist() == plain.generate(ids, mask, **options).tolist()
-
-
-@pytest.mark.parametrize(
-    'mechanism, G, grad, calls',
-    [
-        ('limber_cls', 1, True, 1),
-        ('qp_l0', 1, True, 1),
-        ('qp_l0', 1, False, 2),
-        ('qp_l0', 2, True, 2),
-        ('limber_all', 1, True, 2),
-        ('noncausal', 1, True, 2),
-        ('qp_inner', 1, True, 1),
-    ],
-)
-def test_visual_tokens_go_in_the_pass_of_the_text_in_training_where_they_are_few(
-    mechanism, G, grad, calls
-):
-    """That is, where each text has an image of its own. Those of inner layers never flow through
-    layer 0."""
-    palm = make(mechanism=mechanism)
-    passes = []
-
-    def count_pass(*args):
-        passes.append(1)
-
-    palm.decoder.layers[0].mlp.register_forward_hook(count_pass)
-    features, ids, labels, _ = inputs(G=G)
-    with torch.set_grad_enabled(grad):
-        palm(ids, labels, features=features)
-    assert len(passes) == calls
 
 
 # ---- cross-attention -----------------------------------------------------------------------------
