@@ -69,7 +69,7 @@ class Allowed:
     def __str__(self):
         """Returns what --help says of it: the choices, '0 to 1', '1 or more', or nothing."""
         if self.choices:
-            return ', '.join(map(str, self.choices))
+            return ', '.join(str(choice) or "''" for choice in self.choices)
         if self.least is not None and self.most is not None:
             return f'{self.least} to {self.most}'
         if self.least is not None:
@@ -104,7 +104,7 @@ def configure(scope, argv=None, show_changes=False):
     defaults = hyperparameters(scope)
     arguments = in_order_of_kind(sys.argv[1:] if argv is None else argv)
     if {'-h', '--help'} & set(arguments):
-        print(help_text(scope, defaults))
+        print_help(scope, defaults)
         sys.exit(0)
     config = read_arguments(arguments, defaults)
     # once more, with the recipes: they go by what the whole command line says
@@ -295,6 +295,14 @@ def convert(where, name, value, default):
 
 
 # ---- --help --------------------------------------------------------------------------------------
+
+
+def print_help(scope, defaults):
+    try:
+        print(help_text(scope, defaults), flush=True)
+    except BrokenPipeError:
+        # `--help | head` reads no further, which is no mistake
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def help_text(scope, defaults):
