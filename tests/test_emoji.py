@@ -229,7 +229,7 @@ def test_five_artists_will_do(downloads, tmp_path, capsys):
     assert '5 artists' in summary
     out = capsys.readouterr().out
     assert 'could not fetch iconify-json-noto-v1: npm is not installed' in out
-    assert 'The emoji of 5 of 8 artists will do' in out
+    assert 'Emoji of 5 artists are there' in out and 'These will do' in out
 
 
 def test_with_four_artists_it_says_what_to_fetch_and_where_to_put_it(downloads, tmp_path):
@@ -237,6 +237,8 @@ def test_with_four_artists_it_says_what_to_fetch_and_where_to_put_it(downloads, 
     with pytest.raises(ConnectionError) as error:
         build_emoji(tmp_path / 'emoji', folder)
     message = str(error.value)
-    assert message.startswith('the emoji of 4 artists are there, and 5 of 8 are needed')
+    assert 'Emoji of 4 artists are there, 5 of 8 are needed' in message
     assert 'npm pack' in message and '@iconify-json/openmoji@1.2.29' in message
+    # all that are missing are named
+    assert message.count('@iconify-json/') == 5
     assert f'put it into {folder}' in message

@@ -196,7 +196,7 @@ def test_identical_captions_have_the_highest_scores():
 )
 def test_captions_without_a_common_word_score_zero(caption):
     scores, ciders, _ = score_captions(DOG_AND_CATS, [caption] * 3)
-    assert list(scores.values()) == pytest.approx([0] * 6, abs=1e-3)
+    assert list(scores.values()) == pytest.approx([0] * 7, abs=1e-3)
     assert ciders == [0, 0, 0]
 
 
@@ -217,7 +217,8 @@ def test_scores_are_pycocoevalcaps_own(capsys):
     cider, ciders_of_images = Cider().compute_score(references, hypotheses)
     bleus, _ = Bleu(4).compute_score(references, hypotheses, verbose=0)
     rouge, _ = Rouge().compute_score(references, hypotheses)
-    expected = [100 * score for score in [cider, *bleus, rouge]]
+    # no caption is exactly a reference
+    expected = [100 * score for score in [cider, *bleus, rouge, 0]]
     assert list(scores.values()) == pytest.approx(expected)
     assert ciders == pytest.approx(100 * ciders_of_images)
     assert 0 < ciders[2] < ciders[0] < 1000
@@ -233,7 +234,9 @@ def test_scores_with_java_are_pycocoevalcaps_own(monkeypatch):
     400 MB."""
     monkeypatch.setattr(scores, 'spice', lambda references, captions: 0.25)
     ours, ciders, missing = score_captions(REFERENCES, HYPOTHESES, java=True)
-    assert list(ours) == [*PURE, 'METEOR', 'SPICE', 'SPIDEr'] and not missing
+    assert list(ours) == [*PURE, 'exact', 'METEOR', 'SPICE', 'SPIDEr'] and not missing
+    # COCO's scripts do not have it
+    del ours['exact']
     assert ours.pop('SPICE') == 25
     assert ours.pop('SPIDEr') == pytest.approx((ours['CIDEr'] + 25) / 2)
     assert ours == pytest.approx({name: 100 * score for name, score in CORPUS.items()}, abs=1e-6)
@@ -327,7 +330,7 @@ def test_models_are_compared_by_the_scores_that_all_have(java_works, monkeypatch
     monkeypatch.setattr(scores, 'meteor', meteor_once)
     comparison = compare_captions(REDS, BOTH_CAPTIONS, java=True)
     for side in ('', 'blind_'):
-        assert list(comparison['scores'][side]) == [*PURE, 'SPICE', 'SPIDEr']
+        assert list(comparison['scores'][side]) == [*PURE, 'exact', 'SPICE', 'SPIDEr']
     assert comparison['missing'] == {'METEOR': 'needs a jar'}
 
 
