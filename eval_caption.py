@@ -22,6 +22,7 @@ from nanopalm.evaluation import (
     describe_example,
     generate_with,
     load_captions,
+    named_examples,
     print_missing,
     print_other_data,
     read_run,
@@ -32,7 +33,7 @@ from nanopalm.evaluation import (
 )
 from nanopalm.generate import first_text, readable
 from nanopalm.html_report import captions_page
-from nanopalm.scores import check_java, compare_captions
+from nanopalm.scores import category_match, check_java, compare_captions
 
 # -- models
 out_dir = 'out/demo'  # a run of train.py
@@ -109,8 +110,12 @@ result = {
     'missing': comparison['missing'],
     'rows': rows,
 }
+known = named_examples(run, examples)
 for side in texts:
     result[side + 'scores'] = comparison['scores'][side]
+    in_category = category_match(examples, captions[side], known)
+    if in_category is not None:
+        result[side + 'scores']['category'] = in_category
     for row, cider in zip(rows, comparison['ciders'][side]):
         row[side + 'cider'] = cider
 

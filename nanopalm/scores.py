@@ -1,6 +1,6 @@
 """
-How captions and answers are scored: CIDEr, BLEU and ROUGE-L without Java, METEOR, SPICE and SPIDEr
-with it; answers by the official rule of their data set (RULES).
+How captions and answers are scored: CIDEr, BLEU, ROUGE-L and exact match without Java, METEOR,
+SPICE and SPIDEr with it; answers by the official rule of their data set (RULES).
 """
 
 import re
@@ -122,9 +122,10 @@ def score_captions(references, captions, java=False):
     references: the reference texts of each example; captions: one text for each example.
     java: use COCO's own tokenizer, and compute METEOR, SPICE and SPIDEr as well.
 
-    Returns ({metric: score}, [CIDEr of each caption], {metric: why it is missing}). All scores are
-    x 100, so that CIDEr ends at 1000 and the others at 100. CIDEr weighs words by how rare they are
-    in these very references, so the CIDEr of one example alone is 0.
+    Returns ({metric: score}, [CIDEr of each caption], {metric: why it is missing}). 'exact' is the
+    share of captions that equal a reference after both are normalised. All scores are x 100, so
+    that CIDEr ends at 1000 and the others at 100. CIDEr weighs words by how rare they are in these
+    very references, so the CIDEr of one example alone is 0.
 
     Raises OSError where COCO's tokenizer does not run."""
     texts = list(captions)
@@ -144,12 +145,40 @@ def score_captions(references, captions, java=False):
     for n, bleu in enumerate(bleus, start=1):
         scores[f'BLEU-{n}'] = bleu
     scores['ROUGE-L'] = rouge
+    scores['exact'] = exact_match(references, captions)
     missing = {}
     if java:
         java_scores, missing = score_in_java(tokenized_references, tokenized_captions, cider)
         scores.update(java_scores)
     percent = {name: 100 * float(score) for name, score in scores.items()}
     return percent, [100 * float(cider) for cider in ciders], missing
+
+
+def exact_match(references, captions):
+    """Returns the share of captions, 0 to 1, that equal one of their references after both are
+    normalised as answers are: case, articles and punctuation do not count."""
+    matches = 0
+    for references_of_one, caption in zip(references, captions):
+        matches += normalise(caption) in map(normalise, references_of_one)
+    return matches / len(captions)
+
+
+def category_match(examples, captions, named_examples):
+    """Returns the share x 100 of captions that name something of their example's category; None
+    where an example has no `category`.
+
+    A caption belongs to a category if it equals, after both are normalised, a reference of an
+    example of this category among named_examples, such as those of all splits."""
+    if not all('category' in example for example in examples):
+        return None
+    categories = defaultdict(set)
+    for example in named_examples:
+        for caption in example['caption']:
+            categories[normalise(caption)].add(example.get('category'))
+    matches = 0
+    for example, caption in zip(examples, captions):
+        matches += example['category'] in categories[normalise(caption)]
+    return 100 * matches / len(examples)
 
 
 def score_in_java(references, captions, cider):

@@ -89,6 +89,23 @@ def test_a_part_of_another_split_is_evaluated_without_a_blind_run(evaluate):
     assert len(evaluate(max_rows=1)['rows']) == 4
 
 
+@pytest.mark.slow
+def test_with_categories_the_share_within_them_is_scored(evaluate, pictures, tmp_path):
+    folder = tmp_path / 'categories'
+    folder.mkdir()
+    for split in ('train', 'test'):
+        lines = []
+        for line in (pictures / f'{split}.jsonl').read_text().splitlines():
+            example = json.loads(line)
+            example['image'] = str(pictures / example['image'])
+            example['category'] = 'shape'
+            lines.append(json.dumps(example))
+        (folder / f'{split}.jsonl').write_text('\n'.join(lines))
+    result = evaluate('categories_test', dataset=folder)
+    assert 0 <= result['scores']['category'] <= 100
+    assert 'category' not in evaluate()['scores']
+
+
 # ---- what is wrong or missing is said first ------------------------------------------------------
 
 

@@ -29,6 +29,7 @@ from test_java import fake_java
 from nanopalm import scores
 from nanopalm.scores import (
     RULES,
+    category_match,
     check_java,
     check_rule,
     compare_captions,
@@ -166,13 +167,16 @@ def test_tokens_and_scores_of_an_image_are_those_with_java(image):
     ours, _, missing = score_captions([image['references']], [image['hypothesis']])
     # the CIDEr of one image alone is 0; that of all images is below
     assert ours.pop('CIDEr') == 0 and not missing
+    # COCO's scripts do not have it
+    del ours['exact']
     theirs = {name: 100 * image['scores'][name] for name in PURE[1:]}
     assert ours == pytest.approx(theirs, abs=1e-6)
 
 
 def test_scores_of_all_images_are_those_with_java():
     ours, ciders, missing = score_captions(REFERENCES, HYPOTHESES)
-    assert list(ours) == PURE and not missing
+    assert list(ours) == [*PURE, 'exact'] and not missing
+    del ours['exact']
     assert ours == pytest.approx({name: 100 * CORPUS[name] for name in PURE}, abs=1e-6)
     theirs = [100 * image['scores']['CIDEr'] for image in IMAGES]
     assert ciders == pytest.approx(theirs, abs=1e-6)
@@ -182,8 +186,8 @@ def test_identical_captions_have_the_highest_scores():
     texts = [references[0] for references in DOG_AND_CATS]
     captions = [text.upper().replace('.', ' !') for text in texts]
     scores, ciders, _ = score_captions([[text] for text in texts], captions)
-    assert list(scores) == PURE
-    assert list(scores.values()) == pytest.approx([1000, 100, 100, 100, 100, 100], abs=1e-4)
+    assert list(scores) == [*PURE, 'exact']
+    assert list(scores.values()) == pytest.approx([1000, 100, 100, 100, 100, 100, 100], abs=1e-4)
     assert ciders == pytest.approx([1000] * 3)
 
 
@@ -192,7 +196,7 @@ def test_identical_captions_have_the_highest_scores():
 )
 def test_captions_without_a_common_word_score_zero(caption):
     scores, ciders, _ = score_captions(DOG_AND_CATS, [caption] * 3)
-    assert list(scores.values()) == pytest.approx([0] * 6, abs=1e-3)
+    assert list(scores.values()) == pytest.approx([0] * 7, abs=1e-3)
     assert ciders == [0, 0, 0]
 
 
@@ -213,7 +217,8 @@ def test_scores_are_pycocoevalcaps_own(capsys):
     cider, ciders_of_images = Cider().compute_score(references, hypotheses)
     bleus, _ = Bleu(4).compute_score(references, hypotheses, verbose=0)
     rouge, _ = Rouge().compute_score(references, hypotheses)
-    expected = [100 * score for score in [cider, *bleus, rouge]]
+    # no caption is exactly a reference
+    expected = [100 * score for score in [cider, *bleus, rouge, 0]]
     assert list(scores.values()) == pytest.approx(expected)
     assert ciders == pytest.approx(100 * ciders_of_images)
     assert 0 < ciders[2] < ciders[0] < 1000
@@ -229,12 +234,33 @@ def test_scores_with_java_are_pycocoevalcaps_own(monkeypatch):
     400 MB."""
     monkeypatch.setattr(scores, 'spice', lambda references, captions: 0.25)
     ours, ciders, missing = score_captions(REFERENCES, HYPOTHESES, java=True)
-    assert list(ours) == [*PURE, 'METEOR', 'SPICE', 'SPIDEr'] and not missing
+    assert list(ours) == [*PURE, 'exact', 'METEOR', 'SPICE', 'SPIDEr'] and not missing
+    # COCO's scripts do not have it
+    del ours['exact']
     assert ours.pop('SPICE') == 25
     assert ours.pop('SPIDEr') == pytest.approx((ours['CIDEr'] + 25) / 2)
     assert ours == pytest.approx({name: 100 * score for name, score in CORPUS.items()}, abs=1e-6)
     theirs = [100 * image['scores']['CIDEr'] for image in IMAGES]
     assert ciders == pytest.approx(theirs, abs=1e-6)
+
+
+def test_exact_match_ignores_case_articles_and_punctuation():
+    references = [['a dog', 'a brown dog'], ["a clock at one o'clock"], ['cherries'], ['a cat']]
+    captions = ['The brown dog.', "a clock at 1 o'clock", 'cherry', 'a cat on a mat']
+    scores, _, _ = score_captions(references, captions)
+    assert scores['exact'] == 50
+
+
+def test_a_caption_that_names_another_thing_of_the_category_counts_there():
+    tiger = {'caption': ['a tiger'], 'category': 'animal'}
+    orange = {'caption': ['an orange'], 'category': 'food'}
+    leopard = {'caption': ['a leopard'], 'category': 'animal'}
+    known = [tiger, orange, leopard]
+    assert category_match([tiger, tiger], ['Leopard.', 'a tiger'], known) == 100
+    assert category_match([tiger, tiger], ['an orange', 'a loungo'], known) == 0
+    # what no known example is called belongs to no category
+    assert category_match([tiger, orange], ['a leopard', 'an orange'], [tiger, orange]) == 50
+    assert category_match([tiger, {'caption': ['a lamp']}], ['a tiger', 'a lamp'], known) is None
 
 
 def fail(*_):
@@ -286,7 +312,7 @@ def test_the_tokens_of_all_scores_are_javas(java_works, monkeypatch):
     comparison = compare_captions(REDS, BOTH_CAPTIONS, java=True)
     assert 'Java' in comparison['tokenizer']
     for side in ('', 'blind_'):
-        assert list(comparison['scores'][side]) == [*PURE, 'METEOR']
+        assert list(comparison['scores'][side]) == [*PURE, 'exact', 'METEOR']
         assert comparison['scores'][side]['METEOR'] == 50
         assert comparison['scores'][side]['ROUGE-L'] == 100
     assert comparison['missing'] == {
@@ -304,7 +330,7 @@ def test_models_are_compared_by_the_scores_that_all_have(java_works, monkeypatch
     monkeypatch.setattr(scores, 'meteor', meteor_once)
     comparison = compare_captions(REDS, BOTH_CAPTIONS, java=True)
     for side in ('', 'blind_'):
-        assert list(comparison['scores'][side]) == [*PURE, 'SPICE', 'SPIDEr']
+        assert list(comparison['scores'][side]) == [*PURE, 'exact', 'SPICE', 'SPIDEr']
     assert comparison['missing'] == {'METEOR': 'needs a jar'}
 
 

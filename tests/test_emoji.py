@@ -1,0 +1,244 @@
+"""Emoji on tiny packages that are made here: which names are drawn, what they are called, and that
+no near-copy of a held-out drawing is in training."""
+
+import dataclasses
+import hashlib
+import io
+import json
+import tarfile
+
+import pytest
+from PIL import Image
+from test_demo_data import read_splits
+
+from nanopalm import demo_data, emoji
+from nanopalm.datasets import load_examples
+from nanopalm.emoji import ARTISTS, IconSet, article_of, build_emoji, caption_of, hold_out
+
+SHAPES = ('tiger', 'cherries', 'bus', 'castle', 'ant', 'rose', 'drum', 'comet', 'owl')
+STYLES = dict(zip(ARTISTS, range(len(ARTISTS))))
+
+
+def drawing(name, style):
+    """Returns a shape as SVG, of another pattern in each style."""
+    bars = ''
+    for i in range(6):
+        # a pattern of bits that name and style choose
+        digest = hashlib.sha256(f'{name} {style} {i}'.encode()).digest()
+        for j in range(6):
+            if digest[j] % 2:
+                bars += f'<rect x="{2 * j}" y="{2 * i}" width="2" height="2" fill="#333"/>'
+    return f'<rect x="-1" y="-1" width="1" height="1" fill="#a00"/>{bars}'
+
+
+def write_package(path, artist, styles=STYLES, names=SHAPES, aliases=None):
+    """Writes a package of npm with the drawings of an artist."""
+    icons = {name: {'body': drawing(name, styles[artist])} for name in names}
+    icons['tiger-dark-skin-tone'] = {'body': '<g/>'}
+    icons['grinning'] = {'body': '<g/>'}
+    files = {
+        'icons.json': {
+            'prefix': artist,
+            'icons': icons,
+            'aliases': aliases or {},
+            'width': 12,
+            'height': 12,
+        },
+        'metadata.json': {
+            'categories': {
+                'Animals & Nature': ['tiger', 'tiger-dark-skin-tone', 'ant', 'rose', 'owl'],
+                'Food Drink': ['cherries'],
+                'Travel & Places': ['bus', 'castle', 'comet'],
+                'Smileys & Emotion': ['grinning'],
+                'Objects': ['drum', 'grinning'],
+            }
+        },
+        'info.json': {
+            'name': f'Emoji of {artist}',
+            'author': {'name': 'Somebody', 'url': 'https://example.org'},
+            'license': {'title': 'CC BY 4.0', 'url': 'https://example.org/by'},
+        },
+    }
+    if artist == 'fluent-emoji':
+        del files['metadata.json']['categories']
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with tarfile.open(path, 'w:gz') as archive:
+        for name, content in files.items():
+            data = json.dumps(content).encode()
+            member = tarfile.TarInfo(f'package/{name}')
+            member.size = len(data)
+            archive.addfile(member, io.BytesIO(data))
+
+
+@pytest.fixture
+def downloads(tmp_path, monkeypatch):
+    """downloads(artists, ...) -> a folder with the packages of these artists. There is no npm."""
+    monkeypatch.setenv('PATH', '')
+
+    def downloads(artists=ARTISTS, **content):
+        folder = tmp_path / 'downloads'
+        for artist in artists:
+            name = f'iconify-json-{artist}'
+            package = demo_data.PACKAGES[name]
+            path = folder / f'{name}-{package.version}.tgz'
+            write_package(path, artist, **content)
+            sha256 = hashlib.sha256(path.read_bytes()).hexdigest()
+            package = dataclasses.replace(package, sha256=sha256)
+            monkeypatch.setitem(demo_data.PACKAGES, name, package)
+        return folder
+
+    return downloads
+
+
+def ids_of(splits):
+    return {split: {example['id'] for example in examples} for split, examples in splits.items()}
+
+
+# ---- the data set --------------------------------------------------------------------------------
+
+
+def test_names_become_captioned_pictures_that_train_py_reads(downloads, tmp_path):
+    folder = tmp_path / 'emoji'
+    summary = build_emoji(folder, downloads())
+    assert summary.startswith('9 names, 8 artists')
+    splits = read_splits(folder)
+    captions = set()
+    for examples in splits.values():
+        for example in examples:
+            captions.update(example['caption'])
+    assert captions == set(map(caption_of, SHAPES))
+    config = dict(dataset=str(folder), bad_rows='error', train_rows=0, seed=0)
+    for split in splits:
+        examples = load_examples(config, split)
+        assert len(examples) == len(splits[split])
+        image = Image.open(examples[0]['image']).convert('RGB')
+        assert image.size == (200, 200) and image.getpixel((199, 199)) in ((255,) * 3, (51,) * 3)
+    categories = {}
+    for example in splits['train']:
+        categories[example['caption'][0]] = example['category']
+    assert categories['a rose'] == 'plant' and categories['a bus'] == 'vehicle'
+    assert categories['a castle'] == 'place' and categories['a drum'] == 'thing'
+
+
+def test_one_drawing_of_a_name_is_held_out_and_the_others_are_in_training(downloads, tmp_path):
+    build_emoji(tmp_path / 'emoji', downloads())
+    ids = ids_of(read_splits(tmp_path / 'emoji'))
+    assert len(ids['test']) == 3 and len(ids['val']) == 1
+    held_out = [id_.split('/') for id_ in ids['test'] | ids['val']]
+    names = [name for _, name in held_out]
+    assert len(set(names)) == len(names)
+    for artist, name in held_out:
+        others = set(ARTISTS) - {artist}
+        if artist.startswith('fluent'):
+            # the other style of the same drawing is in no split
+            others -= emoji.SAME_DRAWINGS
+        assert {other for other in others if f'{other}/{name}' in ids['train']} == others
+    assert not ids['train'] & ids['test'] and not ids['train'] & ids['val']
+
+
+def test_what_another_artist_has_copied_is_not_in_training(downloads, tmp_path):
+    # two artists draw as others do
+    styles = STYLES | {'twemoji': STYLES['noto'], 'emojione-v1': STYLES['noto']}
+    build_emoji(tmp_path / 'emoji', downloads(styles=styles))
+    ids = ids_of(read_splits(tmp_path / 'emoji'))
+    alike = ('noto', 'twemoji', 'emojione-v1')
+    checked = 0
+    for id_ in ids['test'] | ids['val']:
+        artist, name = id_.split('/')
+        if artist in alike:
+            checked += 1
+            assert not ids['train'] & {f'{other}/{name}' for other in alike}
+    assert checked
+
+
+def test_a_drawing_that_has_an_alias_is_taken_once_and_a_mirrored_one_not_at_all():
+    aliases = {'big-cat': {'parent': 'tiger'}, 'retiger': {'parent': 'tiger', 'hFlip': True}}
+    icon_set = IconSet({'icons': {'tiger': {'body': ''}}, 'aliases': aliases}, {}, {})
+    assert icon_set.find('big-cat') == icon_set.find('tiger') == 'tiger'
+    assert icon_set.find('retiger') is None and icon_set.find('lion') is None
+    icon_sets = {}
+    for artist in ARTISTS:
+        name = 'tiger' if artist != 'emojione' else 'big-cat'
+        other = 'tiger' if name == 'big-cat' else 'big-cat'
+        categories = {'Animals & Nature': [name]}
+        icons = {'icons': {name: {'body': ''}}, 'aliases': {other: {'parent': name}}}
+        icon_sets[artist] = IconSet(icons, categories, {})
+    artists_of, _ = emoji.select_names(icon_sets)
+    assert artists_of == {'tiger': list(ARTISTS)}
+
+
+def test_a_drawing_that_is_not_square_stands_in_the_middle_of_one():
+    icons = {'icons': {'bus': {'body': '<g/>', 'width': 30, 'left': 2}}, 'height': 10}
+    assert 'viewBox="2.0 -10.0 30 30"' in IconSet(icons, {}, {}).svg('bus')
+
+
+def test_names_are_held_out_alike_everywhere_and_the_artists_take_turns():
+    artists_of = {f'name-{i}': list(ARTISTS) for i in range(588)}
+    held_out = hold_out(artists_of)
+    assert held_out == hold_out(dict(reversed(artists_of.items())))
+    assert held_out != hold_out(artists_of, seed=1)
+    splits = [split for split, _ in held_out.values()]
+    assert splits.count('test') == 200 and splits.count('val') == 64
+    artists = [artist for _, artist in held_out.values()]
+    assert {artists.count(artist) for artist in ARTISTS} == {33}
+
+
+def test_authors_and_licences_are_written(downloads, tmp_path):
+    build_emoji(tmp_path / 'emoji', downloads())
+    text = (tmp_path / 'emoji/ATTRIBUTION.txt').read_text()
+    assert text.count('Emoji of ') == 8
+    assert 'by Somebody, https://example.org' in text and 'license: CC BY 4.0' in text
+
+
+# ---- captions ------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    'name, caption',
+    [
+        ('tiger', 'a tiger'),
+        ('tiger-face', "a tiger's face"),
+        ('pig-nose', "a pig's nose"),
+        ('full-moon-face', 'a full moon with a face'),
+        ('cherries', 'cherries'),
+        ('cooked-rice', 'cooked rice'),
+        ('ear-of-corn', 'an ear of corn'),
+        ('unicorn', 'a unicorn'),
+        ('herb', 'an herb'),
+        ('oncoming-bus', 'a bus from the front'),
+        ('japanese-castle', 'a Japanese castle'),
+        ('eight-oclock', "a clock at eight o'clock"),
+        ('ten-thirty', 'a clock at half past ten'),
+        ('womans-hat', "a woman's hat"),
+    ],
+)
+def test_a_name_becomes_plain_english(name, caption):
+    assert caption_of(name) == caption
+
+
+def test_the_article_follows_the_sound():
+    words = ('umbrella', 'euro banknote', 'hourglass', 'house', 'one', 'owl')
+    assert [article_of(word) for word in words] == ['an', 'a', 'an', 'a', 'a', 'an']
+
+
+# ---- without npm ---------------------------------------------------------------------------------
+
+
+def test_five_artists_will_do(downloads, tmp_path, capsys):
+    summary = build_emoji(tmp_path / 'emoji', downloads(ARTISTS[:5]))
+    assert '5 artists' in summary
+    out = capsys.readouterr().out
+    assert 'could not fetch iconify-json-noto-v1: npm is not installed' in out
+    assert 'Emoji of 5 artists are there' in out and 'These will do' in out
+
+
+def test_with_four_artists_it_says_what_to_fetch_and_where_to_put_it(downloads, tmp_path):
+    folder = downloads(ARTISTS[:4])
+    with pytest.raises(ConnectionError) as error:
+        build_emoji(tmp_path / 'emoji', folder)
+    message = str(error.value)
+    assert 'Emoji of 4 artists are there, 5 of 8 are needed' in message
+    assert 'npm pack' in message and '@iconify-json/openmoji@1.2.29' in message
+    # all that are missing are named
+    assert message.count('@iconify-json/') == 5
+    assert f'put it into {folder}' in message
