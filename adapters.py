@@ -121,8 +121,9 @@ def resampler(pool):
 
     def connector(cfg, d_in, d_llm, grid):
         d = cfg.adapter_dim or d_llm
+        project = nn.Linear(d_in, d)
         groups = Resampler(cfg, d, grid, pool(cfg, d))
-        return Connector(nn.Linear(d_in, d), groups, *out_mlp(cfg, d, d_llm))
+        return Connector(project, groups, *out_mlp(cfg, d, d_llm))
 
     return connector
 
@@ -162,6 +163,8 @@ def out_mlp(cfg, d_in, d_llm):
 def mapper_blocks(cfg, d, block):
     """Returns `mapper_layers` of torch's post-norm blocks, whose feed-forward is as wide as they
     are."""
+    if d % cfg.mapper_heads:
+        raise ValueError(f'mapper_heads={cfg.mapper_heads} does not divide the width {d}')
     activation = F.gelu if cfg.activation == 'gelu' else nn.Identity()
     blocks = nn.ModuleList()
     for _ in range(cfg.mapper_layers):
@@ -391,8 +394,8 @@ CONNECTORS = dict(
 
 
 class CrossAttention(nn.Module):
-    """x + tanh(gate) * out(norm(attention)), where the text x asks, by q(query_mlp(x)), and the
-    visual tokens z answer, by k(z) and v(z) (DePALM 3.2.3): one for all target layers.
+    """x + tanh(gate) * out(norm(attention)), where the queries q(query_mlp(x)) come from the text
+    x, keys k(z) and values v(z) from the visual tokens z (DePALM 3.2.3): one for all target layers.
 
     It stands in front of a layer. x (B*G, T, d_llm) are the hidden states of G texts of each of B
     inputs, z (B, N, d) the tokens. A position of x reads itself and z alone: it is causal, and
@@ -469,7 +472,7 @@ def make_activation(cfg):
 def make_norm(cfg, d):
     kind = {'rms': nn.RMSNorm, 'layer': nn.LayerNorm}[cfg.norm]
     norm = kind(d, eps=1e-4)
-    # under autocast, what comes is in half precision, and the norm's weights are not
+    # under autocast the input is in half precision, the norm's weights are in float32
     norm.register_forward_pre_hook(to_dtype_of_weight)
     return norm
 
@@ -566,6 +569,8 @@ def find_target_layers(cfg, n_layers):
     `target_layers`, or `n_targets` of them that end with `last_target`. Raises ValueError for
     layers that do not exist."""
     if cfg.target_layers:
+        if any(type(layer) is not int for layer in cfg.target_layers):
+            raise ValueError(f'target_layers={cfg.target_layers}: expected whole numbers')
         layers = [layer % n_layers for layer in cfg.target_layers if -n_layers <= layer < n_layers]
         if len(layers) < len(cfg.target_layers) or layers != sorted(set(layers)):
             raise ValueError(
@@ -647,7 +652,8 @@ class Adapter(nn.Module):
                 f'connector={cfg.connector!r}: expected one of {", ".join(CONNECTORS)}'
             )
         if isinstance(d_in, int):
-            d_in, grid = (d_in,), (grid,)
+            d_in = (d_in,)
+            grid = (grid,)
         self.targets = find_target_layers(cfg, n_layers)
         self.routes = make_routes(cfg, self.targets, n_encoders=len(d_in))
         self.connectors = nn.ModuleList()
@@ -659,7 +665,9 @@ class Adapter(nn.Module):
         if cfg.token_norm:
             self.token_norms = nn.ModuleList(make_norm(cfg, d_llm) for _ in self.targets)
         if cfg.token_bias:
-            shape = (cfg.n_queries, d_llm) if cfg.token_bias_per_token else (d_llm,)
+            # of several encoders, the tokens stand side by side
+            n_tokens = cfg.n_queries * len(d_in)
+            shape = (n_tokens, d_llm) if cfg.token_bias_per_token else (d_llm,)
             self.token_biases = nn.ModuleList(BiasTuning(*shape) for _ in self.targets)
 
     def add_cross_attentions(self, kind, d_llm):

@@ -15,7 +15,8 @@ A config file is Python that assigns hyperparameters; later ones win and may rea
 assigned. A name that the script does not have is an error that proposes the nearest one.
 
 The files of a data set (config/data), an LLM (config/llm) and a mechanism (config/mechanism) may
-stand in any order: they are read in this one, from the general to the particular.
+stand in any order: they are read together, where the first of them stands, in this order, from
+the general to the particular.
 
 What a file assigns may depend on what stands after it on the command line: a function
 `recipe(config)` in it is given the final configuration and returns {name: value}, which count as
@@ -182,13 +183,16 @@ KINDS = ('data', 'llm', 'mechanism')
 
 
 def in_order_of_kind(arguments):
-    """Returns the arguments with the config files of the three kinds in their order, in the places
-    where such files stand. All other arguments stay where they are."""
-    places = [place for place, argument in enumerate(arguments) if kind_of(argument) is not None]
-    files = sorted((arguments[place] for place in places), key=kind_of)
-    ordered = list(arguments)
-    for place, file in zip(places, files):
-        ordered[place] = file
+    """Returns the arguments with all config files of the three kinds where the first of them
+    stands, in the order of their kinds. All other arguments stay in their order, so that an option
+    behind a file wins over every file."""
+    files = [argument for argument in arguments if kind_of(argument) is not None]
+    ordered = []
+    for argument in arguments:
+        if kind_of(argument) is None:
+            ordered.append(argument)
+        elif argument is files[0]:
+            ordered += sorted(files, key=kind_of)
     return ordered
 
 
@@ -283,11 +287,11 @@ def convert(where, name, value, default):
         return float(value)
     if wanted is int and type(value) is float and value.is_integer():
         return int(value)
-    if wanted in (tuple, list) and isinstance(value, (tuple, list)):
-        return wanted(value)
     if wanted in (tuple, list) and type(value) is int:
         # --target_layers=3
         return wanted([value])
+    if wanted in (tuple, list) and isinstance(value, (tuple, list)):
+        return wanted(value)
     sys.exit(
         f'{where}: {name} = {value!r} is of type {type(value).__name__}, '
         f'expected {wanted.__name__} like {default!r}'

@@ -41,8 +41,9 @@ class Llama:
         """Returns the modules whose output is the beginning of the residual stream."""
         return [self.decoder.get_input_embeddings()]
 
-    def rotary(self, z):
-        """Returns (cos, sin) for tokens z (B, N, D) of the prefix, None for learned positions."""
+    def rotary(self, layer, z):
+        """Returns (cos, sin) for tokens z (B, N, D) of the prefix at a layer, None for learned
+        positions."""
         return self.decoder.rotary_emb(z, self.prefix_positions(z.shape[1], z.device))
 
     def keys_values(self, layer, z, rotary):
@@ -62,6 +63,11 @@ class Llama:
 
     def key_norm(self, attention, k):
         return k
+
+    def key_value_weights(self, layer):
+        """Returns the number of weights that make a layer's keys and values."""
+        attention = layer.self_attn
+        return attention.k_proj.weight.numel() + attention.v_proj.weight.numel()
 
     def block_ends(self, layer, block):
         """Returns the two linear layers by which the input of an 'attention' or 'mlp' block enters
@@ -105,7 +111,7 @@ class Opt(Llama):
         starts = [self.decoder.get_input_embeddings(), self.decoder.project_in]
         return [module for module in starts if module is not None]
 
-    def rotary(self, z):
+    def rotary(self, layer, z):
         return None
 
     def attention_norm(self, layer, z):

@@ -85,6 +85,7 @@ def injected(layers, injections):
 
 
 def set_injection(layer, injection):
+    # the attention function is handed its own module, not the layer
     layer.injection = injection
     layer.self_attn.injection = injection
 
@@ -147,6 +148,8 @@ def prefix_attention(
     input is shared, without a copy, by the R/B texts that follow one another. The scores of each
     part are made by themselves and normalised together.
     """
+    if kwargs.get('softcap') is not None:
+        raise NotImplementedError('attention with a soft cap cannot read a prefix yet')
     if module.captured is not None:
         module.captured.append(Part(key, value))
     if not module.injection.prefix:
@@ -310,7 +313,7 @@ class PALM(nn.Module):
             if z is None:
                 prefix.append(None)
                 continue
-            rotary = self.family.rotary(z)
+            rotary = self.family.rotary(layer, z)
             if flows_on:
                 with captured_keys_values(layer) as captured:
                     z = layer(z, attention_mask=self.prefix_mask(z), position_embeddings=rotary)
@@ -335,19 +338,19 @@ class PALM(nn.Module):
         bottlenecks = [None] * len(layers)
         if self.adapter.cfg.bottleneck != 'none':
             bottlenecks = self.adapter.bottlenecks
-        alone = [Injection(bottleneck=bottleneck) for bottleneck in bottlenecks]
+        bottlenecks_only = [Injection(bottleneck=bottleneck) for bottleneck in bottlenecks]
         self.prefix_tokens = []
         if self.adapter.cross_attentions:
             inputs = self.adapter.cross_attention_inputs(tokens)
             return [
                 injection._replace(cross_attention=inputs.get(i))
-                for i, injection in enumerate(alone)
+                for i, injection in enumerate(bottlenecks_only)
             ]
         # what flows through a layer passes its bottleneck, too, and reads no prefix
-        with injected(layers, alone):
+        with injected(layers, bottlenecks_only):
             prefix = self.compute_prefix(tokens)
         injections = []
-        for injection, part, flows_on in zip(alone, prefix, self.flow(tokens)):
+        for injection, part, flows_on in zip(bottlenecks_only, prefix, self.flow(tokens)):
             if part is not None:
                 injection = injection._replace(prefix=(part,))
                 B, _, N, _ = part.keys.shape
@@ -445,8 +448,8 @@ class PALM(nn.Module):
                 x, mask, position_ids = x[:, -1:], mask[:, -1:], position_ids[:, -1:]
         # decode
         if repetition_penalty != 1.0:
-            # as an object: of the argument, transformers warns that it leaves the prompt out,
-            # which is meant here
+            # given as an argument, transformers warns that the prompt is not penalised, which is
+            # what we want
             penalty = transformers.RepetitionPenaltyLogitsProcessor(repetition_penalty)
             generation['logits_processor'] = transformers.LogitsProcessorList([penalty])
         if compile:
@@ -489,7 +492,13 @@ class PALM(nn.Module):
 
 
 def tune(model, norms, biases):
-    """Trains the norms or the biases of a frozen model, or neither."""
+    """Trains the norms or the biases of a frozen model, or neither. Both change the model itself,
+    so that other adapters over it would see it: a model that is tuned already is refused."""
+    if not (norms or biases):
+        return
+    if getattr(model, 'is_tuned', False):
+        raise ValueError('its norms or biases are tuned by another adapter: load the model again')
+    model.is_tuned = True
     if norms:
         tune_norms(model)
     if biases:

@@ -96,7 +96,8 @@ row_per_caption = False  # eP-ALM: each caption is an example of its own
 train_rows: at_least(0) = 0.0  # 0 = all; a fraction up to 1, or a number, drawn by the seed
 bad_rows: one_of('error', 'skip') & may_change = 'error'  # 'skip' leaves out unreadable files
 max_text_tokens: at_least(1) = 50  # of a caption or answer
-num_workers: at_least(0) & may_change = 2  # processes that load files
+# processes that load files, on Linux; elsewhere the main process does
+num_workers: at_least(0) & may_change = 2
 
 # -- prompt, in this order (nanopalm/prompts.py composes it)
 instruction = '{prompt}'  # around the question, empty for captions
@@ -190,9 +191,10 @@ learning_rate: at_least(0) = 8e-4
 prompt_rate: at_least(0) = 0.0  # learning rate of the prompt tokens, 0 = learning_rate
 prompt_schedule = True  # False (eP-ALM): that of the prompt tokens stays what it is
 warmup: between(0, 1) = 0.2  # of all steps, linear; then cosine
-warmup_from: between(0, 1) = 0.0  # of learning_rate, at its start; 0 = its first step's share
+warmup_from: between(0, 1) = 0.0  # share of learning_rate it starts from; 0 = its first step's
 schedule_by: one_of('step', 'epoch') = 'step'  # eP-ALM: the rate changes with the epoch alone
-warmup_epochs: at_least(0) = 0  # then, in place of warmup: stairs, of 100 steps each
+# with schedule_by='epoch', the warm-up has so many stairs of 100 steps
+warmup_epochs: at_least(0) = 0
 min_lr: between(0, 1) = 1e-4  # of learning_rate, at the end
 weight_decay: at_least(0) = 0.1
 beta1: between(0, 1) = 0.9
@@ -242,18 +244,22 @@ explain_errors(
 
 
 def check_together():
-    """Raises ValueError for values that exclude each other, and would fail late or not at all."""
+    """Raises ValueError that names all values which exclude each other, and would fail late or not
+    at all."""
+    mistakes = []
     if cache_features and (encoder_bias_tuning or encoder_norm_tuning):
-        raise ValueError('cache_features=True: an encoder that is tuned cannot be cached')
+        mistakes.append('cache_features=True: an encoder that is tuned cannot be cached')
     if adapter_dim % mapper_heads:
-        raise ValueError(f'mapper_heads={mapper_heads} does not divide adapter_dim={adapter_dim}')
+        mistakes.append(f'mapper_heads={mapper_heads} does not divide adapter_dim={adapter_dim}')
     try:
         instruction.format(prompt='')
     except (LookupError, ValueError) as error:
-        raise ValueError(
+        mistakes.append(
             f'instruction={instruction!r}: expected a text with {{prompt}} in it '
             f'({type(error).__name__}: {error})'
-        ) from error
+        )
+    if mistakes:
+        raise ValueError('\n'.join(mistakes))
 
 
 check_together()
@@ -467,8 +473,8 @@ if resuming:
     scaler.load_state_dict(state['scaler'])
     step = state['step']
     best = state['best']
-    loss_sum = state['window']
-    logged_at = state['logged']
+    loss_sum = state['loss_sum']
+    logged_at = state['logged_at']
     if is_main:
         remove_later_entries(out_dir, step)
         print(f'resuming {out_dir} at step {step}')
@@ -538,8 +544,8 @@ def save(step, best, loss_sum, logged_at, is_best, entry):
     state = dict(
         step=step,
         best=best,
-        window=loss_sum,
-        logged=logged_at,
+        loss_sum=loss_sum,
+        logged_at=logged_at,
         trained=trained,
         optimizer=optimizer.state_dict(),
         scaler=scaler.state_dict(),
@@ -598,7 +604,8 @@ def training_entry(step, loss, grad_norm, seconds, tokens, flops):
         epoch=step / steps_per_epoch,
         loss=loss,
         lr=learning_rate * rate_factor(step - 1, last_iter, steps_per_epoch),
-        grad_norm=grad_norm,
+        # float16's scaler skips a step whose gradients overflow
+        grad_norm=grad_norm if math.isfinite(grad_norm) else None,
         ms=seconds * 1e3,
         samples_per_s=batch_size * accumulate / seconds,
         tokens_per_s=tokens * world / seconds,
@@ -609,10 +616,11 @@ def training_entry(step, loss, grad_norm, seconds, tokens, flops):
 
 def log_line(entry):
     """Returns a training entry as a line to print."""
+    norm = math.inf if entry['grad_norm'] is None else entry['grad_norm']
     seconds_left = entry['ms'] / 1e3 * (last_iter - entry['iter'])
     return (
         f'iter {entry["iter"]}/{last_iter}: epoch {entry["epoch"]:.2f}, loss {entry["loss"]:.4f}, '
-        f'lr {entry["lr"]:.1e}, norm {entry["grad_norm"]:.2f}, {entry["ms"]:.0f} ms, '
+        f'lr {entry["lr"]:.1e}, norm {norm:.2f}, {entry["ms"]:.0f} ms, '
         f'{entry["samples_per_s"]:.1f} samples/s, {entry["tokens_per_s"]:.0f} tok/s, '
         f'mfu {entry["mfu"]:.0%}, {entry["peak_gb"]:.1f} GB, '
         f'ETA {time.strftime("%H:%M:%S", time.gmtime(seconds_left))}'
@@ -638,7 +646,7 @@ train_batches = batches(
         length=datasets['train'].length if group_lengths else None,
     ),
 )
-# into a file, the log lines say how long it will take yet
+# written to a file, the log lines give the remaining time, so no bar is needed
 show_bar = is_main and sys.stderr.isatty()
 bar = tqdm(total=last_iter, initial=step, disable=not show_bar, unit='step', **BAR)
 model.train()

@@ -141,11 +141,16 @@ def current_name(name):
 
 def copy_trained(model, tensors, path):
     """Copies tensors {name: tensor} into the trained parameters of a model. Raises ValueError where
-    the names differ."""
+    names or shapes differ."""
     trained = model.trained()
-    if set(trained) != set(tensors):
-        differ = sorted(set(trained) ^ set(tensors))[:4]
-        raise ValueError(f'{path}: its tensors are not those of its config: {differ}')
+    expected = {name: tuple(parameter.shape) for name, parameter in trained.items()}
+    found = {name: tuple(tensor.shape) for name, tensor in tensors.items()}
+    if found != expected:
+        differ = [name for name in expected | found if expected.get(name) != found.get(name)]
+        raise ValueError(
+            f'{path}: its adapter has other tensors than this one ({", ".join(differ[:4])}); give '
+            f'the same connector, sizes and target layers'
+        )
     with torch.no_grad():
         for name, parameter in trained.items():
             parameter.copy_(tensors[name])

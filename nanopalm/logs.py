@@ -37,10 +37,9 @@ def training_flops(palm, n_texts, n_tokens, n_labels):
     the input. With frozen weights these are 4 per weight and token (a trained LLM costs 6), for
     the prefix of the step just done. Attention scores and the adapter are not counted."""
     layers = palm.decoder.layers
-    attention = layers[0].self_attn
     linears = [module for module in layers[0].modules() if isinstance(module, nn.Linear)]
     weights = sum(module.weight.numel() for module in linears)
-    key_value = attention.k_proj.weight.numel() + attention.v_proj.weight.numel()
+    key_value = palm.family.key_value_weights(layers[0])
     text = weights * len(layers) * n_texts * (n_tokens + palm.adapter.cfg.n_prompt)
     prefix = 0
     for n, flows_on in palm.prefix_tokens:

@@ -1,6 +1,6 @@
 """
-What a large LLM may need to be trained through, in time or in memory: hyperparameters of train.py,
-none of which changes what is computed.
+Ways to train with an LLM that is too large or too slow otherwise: hyperparameters of train.py, none
+of which changes what is computed.
 """
 
 import torch

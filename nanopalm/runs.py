@@ -36,7 +36,9 @@ def open_run(config, may_change, is_main):
         os.makedirs(out_dir, exist_ok=True)
         write_text(f'{out_dir}/config.json', json.dumps(config, indent=1))
         if not resuming:
-            Path(f'{out_dir}/metrics.jsonl').unlink(missing_ok=True)
+            # what a run left that stopped before its first checkpoint
+            for name in ('metrics.jsonl', 'wandb_id'):
+                Path(f'{out_dir}/{name}').unlink(missing_ok=True)
     return resuming
 
 
@@ -59,12 +61,20 @@ def check_unchanged(config, may_change):
 
 
 def read_state(out_dir, device):
-    """Returns what train.py's `save` wrote into resume.pt. Raises ValueError for half a file."""
+    """Returns what train.py's `save` wrote into resume.pt. Raises ValueError for half a file, and
+    for one of an older version."""
+    path = f'{out_dir}/resume.pt'
     try:
-        return torch.load(f'{out_dir}/resume.pt', map_location=device, weights_only=True)
+        state = torch.load(path, map_location=device, weights_only=True)
     except Exception as error:
         reason = str(error).splitlines()[0]
-        raise ValueError(f'{out_dir}/resume.pt is not whole ({reason})') from error
+        raise ValueError(f'{path} is not whole ({reason})') from error
+    if 'loss_sum' not in state:
+        raise ValueError(
+            f'{path} is of an older version, which cannot be continued; --init_from={out_dir} with '
+            f'another --out_dir starts from its best weights'
+        )
+    return state
 
 
 def record(out_dir, entry):

@@ -42,5 +42,5 @@ def score_texts(examples, texts, config):
 
 def is_better(value, best, metric):
     """Whether an evaluation is the best so far: a lower loss, or a score that is no lower, for of
-    checkpoints that score alike the one trained longer is preferred."""
+    checkpoints with equal scores the later one is better."""
     return value < best if metric == 'loss' else value >= best

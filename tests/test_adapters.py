@@ -242,3 +242,29 @@ def test_a_connector_makes_so_many_tokens_of_16_patches_and_cls(connector, n_tok
     tokens = adapter([torch.randn(2, 17, D_ENCODER)])
     assert list(tokens) == [0]
     assert tokens[0].shape == (2, n_tokens, WIDTH)
+
+
+@pytest.mark.parametrize('connector', ['qpmapper', 'qformer', 'r_linear', 'r_qpmapper', 'c_attn'])
+def test_the_input_projection_is_the_first_to_be_drawn(connector):
+    """So a seed has the same initial weights in every version."""
+    cfg = AdapterConfig(connector=connector, adapter_dim=32, mapper_heads=4, n_queries=5)
+    torch.manual_seed(0)
+    expected = torch.nn.Linear(D_ENCODER, 32).weight
+    torch.manual_seed(0)
+    adapter = Adapter(cfg, D_ENCODER, GRID, WIDTH, LAYERS)
+    assert torch.equal(adapter.connectors[0][0].weight, expected)
+
+
+def test_a_bias_for_each_token_counts_the_tokens_of_all_encoders():
+    cfg = AdapterConfig(
+        adapter_dim=32, mapper_heads=4, n_queries=5, token_bias=True, token_bias_per_token=True
+    )
+    adapter = Adapter(cfg, (24, 40), ((4, 4), (2, 2)), WIDTH, LAYERS)
+    sources = [[torch.randn(2, 17, 24)], [torch.randn(2, 5, 40)]]
+    assert adapter(sources)[0].shape == (2, 10, WIDTH)
+
+
+def test_target_layers_are_whole_numbers():
+    cfg = AdapterConfig(target_layers=(1.0, 2.0))
+    with pytest.raises(ValueError, match='whole numbers'):
+        find_target_layers(cfg, LAYERS)

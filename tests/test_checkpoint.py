@@ -9,7 +9,7 @@ import torch
 from conftest import configured, flags
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
-from tiny_models import LLMS
+from tiny_models import LLMS, make
 from transformers import AutoModelForCausalLM
 
 from nanopalm.checkpoint import (
@@ -202,3 +202,13 @@ def test_a_device_that_does_not_exist_is_named(device, monkeypatch):
     monkeypatch.setattr(torch.cuda, 'is_available', no)
     with pytest.raises(ValueError, match=f"device='{device}'"):
         pick_device_and_dtype(device, 'auto')
+
+
+def test_tensors_of_other_shapes_are_refused_and_nothing_is_copied():
+    """One prompt token would be copied into each of eight without a word."""
+    donor = make(n_prompt=1)
+    model = make(n_prompt=8)
+    before = model.adapter.prompt.clone()
+    with pytest.raises(ValueError, match=r'run: its adapter has other tensors.*adapter.prompt'):
+        copy_trained(model, donor.trained(), 'run')
+    assert torch.equal(model.adapter.prompt, before)

@@ -96,9 +96,14 @@ def test_data_llm_and_mechanism_may_stand_in_any_order(data, llm, mechanism):
         assert configured(*files) == configured(data, mechanism)
 
 
+def test_an_option_behind_a_file_wins_over_all_files():
+    queries = configured('qp_inner', '--n_queries=4', 'coco')['n_queries']
+    assert queries == configured('coco', 'qp_inner', '--n_queries=4')['n_queries'] == 4
+
+
 def test_only_files_of_these_kinds_change_places():
     arguments = ['config/llm/a.py', '--x=1', 'mine.py', 'config/mechanism/b.py', 'config/data/c.py']
-    ordered = ['config/data/c.py', '--x=1', 'mine.py', 'config/llm/a.py', 'config/mechanism/b.py']
+    ordered = ['config/data/c.py', 'config/llm/a.py', 'config/mechanism/b.py', '--x=1', 'mine.py']
     assert in_order_of_kind(arguments) == ordered
     flags = ['--llm=config/llm/a.py', 'llm/a.py', 'config/data']
     assert in_order_of_kind(flags) == flags

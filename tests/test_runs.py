@@ -6,6 +6,7 @@ import json
 import shutil
 
 import pytest
+import torch
 from conftest import TRAINED, digests, flags
 from tiny_runs import assert_same_checkpoints, entries, kill_and_resume, metrics
 
@@ -91,6 +92,12 @@ def test_a_resume_file_that_is_cut_in_half_is_named(trained, train, tmp_path):
     assert str(path) in train(fails=True, **TRAINED, out_dir=out_dir, init_from='resume')
     with pytest.raises(ValueError, match='resume.pt is not whole'):
         read_state(out_dir, 'cpu')
+
+
+def test_a_resume_file_of_an_older_version_is_named(tmp_path):
+    torch.save(dict(step=3, window=0.0), tmp_path / 'resume.pt')
+    with pytest.raises(ValueError, match='older version.*--init_from='):
+        read_state(tmp_path, 'cpu')
 
 
 # ---- what is refused -----------------------------------------------------------------------------
