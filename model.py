@@ -201,11 +201,13 @@ AttentionMaskInterface.register('prefix', sdpa_mask)
 @contextlib.contextmanager
 def captured_keys_values(layer):
     """While this runs, the layer's attention appends its keys and values to the list."""
-    layer.self_attn.captured = captured = []
+    before = layer.self_attn.captured
+    captured = []
+    layer.self_attn.captured = captured
     try:
         yield captured
     finally:
-        layer.self_attn.captured = None
+        layer.self_attn.captured = before
 
 
 # ---- the model -----------------------------------------------------------------------------------

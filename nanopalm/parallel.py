@@ -9,29 +9,42 @@ from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import fully_shard
 from torch.utils.checkpoint import checkpoint
 
-from model import injected
+from model import captured_keys_values, injected
 
 
 def checkpoint_activations(layer):
     """Lets the backward pass compute the activations of this decoder layer again, so that none are
     kept. With frozen weights a step then costs 6 FLOPs per weight and token in place of 4."""
     forward = layer.forward
+    attention = layer.self_attn
 
-    def run(injection, *args, **kwargs):
+    def run(injection, captures, *args, **kwargs):
         # in the backward pass, the layer no longer has what was injected in the forward pass
-        with injected([layer], [injection]):
-            return forward(*args, **kwargs)
+        if layer.injection is not injection:
+            with injected([layer], [injection]):
+                return run(injection, captures, *args, **kwargs)
+        if not captures:
+            return forward(*args, **kwargs), None
+        with captured_keys_values(layer) as captured:
+            output = forward(*args, **kwargs)
+        return output, captured[0]
 
     def checkpointed(*args, **kwargs):
-        # a layer with dropout (llm_train_mode) must draw the same numbers again
-        return checkpoint(
+        captured = attention.captured
+        output, part = checkpoint(
             run,
             layer.injection,
+            captured is not None,
             *args,
             use_reentrant=False,
+            # a layer with dropout (llm_train_mode) must draw the same numbers again
             preserve_rng_state=layer.training,
             **kwargs,
         )
+        if captured is not None:
+            # outside of what is computed again: torch.compile allows it no side effects
+            captured.append(part)
+        return output
 
     layer.forward = checkpointed
 

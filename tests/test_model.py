@@ -575,8 +575,9 @@ def test_the_attention_weights_of_the_llms_have_no_dropout_that_training_could_t
 
 @pytest.mark.slow
 @pytest.mark.parametrize('checkpointed', [False, True])
-# strided: layers with and without a prefix, in both passes; c_attn: with and without its hook
-@pytest.mark.parametrize('mechanism, expected', [('qp_l0', 1), ('strided', 4), ('c_attn', 4)])
+# qp_l0: the pass of the visual tokens and that of the text; strided: layers with and without a
+# prefix, in both passes; c_attn: with and without its hook
+@pytest.mark.parametrize('mechanism, expected', [('qp_l0', 2), ('strided', 4), ('c_attn', 4)])
 def test_compiled_layers_give_the_same_and_share_their_graphs(mechanism, expected, checkpointed):
     torch._dynamo.reset()
     counter = CompileCounter()
@@ -601,7 +602,7 @@ def test_compiled_layers_give_the_same_and_share_their_graphs(mechanism, expecte
     # for all six layers
     assert 0 < graphs[0] <= expected
     # at most one more once lengths are known to vary, then none
-    assert graphs[1] == graphs[2] == graphs[3] <= max(2, expected)
+    assert graphs[1] == graphs[2] == graphs[3] <= max(3, expected) + checkpointed
 
 
 @pytest.mark.slow
