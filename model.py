@@ -149,7 +149,8 @@ def prefix_attention(
     part are made by themselves and normalised together.
     """
     if kwargs.get('softcap') is not None:
-        raise NotImplementedError('attention with a soft cap cannot read a prefix yet')
+        # a new family whose scores are capped: without this, they would silently not be
+        raise NotImplementedError('prefix_attention has no soft cap: apply softcap to its scores')
     if module.captured is not None:
         module.captured.append(Part(key, value))
     if not module.injection.prefix:

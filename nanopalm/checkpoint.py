@@ -22,11 +22,8 @@ from llms import load_llm, read_llm_config
 from model import PALM
 from nanopalm.files import write_atomically
 from nanopalm.parallel import shard_over_processes
+from nanopalm.runs import LATER_HYPERPARAMETERS
 
-# hyperparameters that were added after checkpoints had been written, with what those runs had
-LATER_HYPERPARAMETERS = dict(
-    token_init_std=0.02, llm_train_mode=False, target_layers=(), encoder_join='tokens'
-)
 # old and new names of trained tensors
 RENAMED = {'.pool.weight': '.pool.layer.weight', '.pool.bias': '.pool.layer.bias'}
 

@@ -12,7 +12,13 @@ from nanopalm.files import write_atomically
 
 FILES = ('resume.pt', 'best.safetensors', 'last.safetensors')
 # hyperparameters that were added after runs had been written, with what those runs had
-LATER_HYPERPARAMETERS = dict(eval_metric='loss', encoder_join='tokens')
+LATER_HYPERPARAMETERS = dict(
+    token_init_std=0.02,
+    llm_train_mode=False,
+    target_layers=[],
+    encoder_join='tokens',
+    eval_metric='loss',
+)
 
 
 def open_run(config, may_change, is_main):

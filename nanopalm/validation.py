@@ -3,6 +3,8 @@ The score by which train.py chooses the best checkpoint, if it is not the valida
 """
 
 from nanopalm.examples import BadData, merge_captions, spread_examples
+from nanopalm.generate import readable
+from nanopalm.scores import default_rule, score_answers, score_captions
 
 
 def examples_to_score(examples, config):
@@ -26,13 +28,7 @@ def examples_to_score(examples, config):
 def score_texts(examples, texts, config):
     """Returns eval_metric x 100 of a generated text for each example, None where its file could not
     be read. Answers are scored by the official rule of the data set."""
-    from nanopalm.scores import default_rule, score_answers, score_captions
-
-    kept = [i for i, text in enumerate(texts) if text is not None]
-    if not kept:
-        raise BadData('eval_metric: none of the files of the examples to score can be read')
-    examples = [examples[i] for i in kept]
-    texts = [texts[i] for i in kept]
+    examples, texts = readable(examples, texts)
     if config['eval_metric'] == 'CIDEr':
         references = [example['caption'] for example in examples]
         return score_captions(references, texts)[0]['CIDEr']

@@ -12,6 +12,7 @@ import multiprocessing
 import os
 import resource
 import runpy
+import shutil
 import signal
 import sys
 import warnings
@@ -152,6 +153,10 @@ def coco_entry(number, split, part, name):
         sentids=[2 * number, 2 * number + 1],
         sentences=sentences,
     )
+
+
+# java is optional: the scores that need it are said to be missing
+needs_java = pytest.mark.skipif(not shutil.which('java'), reason='no java on the PATH')
 
 
 # ---- running the scripts -------------------------------------------------------------------------

@@ -3,13 +3,10 @@ nanopalm/java.py: COCO's tokenizer and METEOR by the real Java, if there is one;
 fails, or lacks what SPICE needs, says.
 """
 
-import shutil
-
 import pytest
+from conftest import needs_java
 
 from nanopalm import java
-
-needs_java = pytest.mark.skipif(not shutil.which('java'), reason='no java on the PATH')
 
 
 def fake_java(folder, monkeypatch, script):

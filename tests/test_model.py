@@ -31,7 +31,7 @@ from torch._dynamo.testing import CompileCounter
 from transformers import AutoModelForCausalLM, GPT2Config
 
 from adapters import Adapter, AdapterConfig
-from model import NOTHING, PALM, Injection, injected
+from model import NOTHING, PALM, Injection, injected, prefix_attention
 from naive import naive_generate, naive_logits, naive_loss
 from nanopalm.parallel import checkpoint_activations
 
@@ -642,3 +642,10 @@ def test_an_unknown_llm_family_is_named():
     llm = AutoModelForCausalLM.from_config(config)
     with pytest.raises(ValueError, match='gpt2'):
         PALM(llm, Adapter(AdapterConfig(connector='linear'), 24, (4, 4), WIDTH, 2))
+
+
+def test_a_soft_cap_on_the_scores_is_refused_and_not_ignored():
+    module = make('llama').decoder.layers[0].self_attn
+    x = torch.randn(1, 4, 3, 16)
+    with pytest.raises(NotImplementedError, match='soft cap'):
+        prefix_attention(module, x, x, x, None, scaling=1.0, softcap=50.0)

@@ -13,13 +13,13 @@ the rules that shares nothing with ours.
 
 import json
 import random
-import shutil
 import sys
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 import pytest
+from conftest import needs_java
 from pycocoevalcap.bleu.bleu import Bleu
 from pycocoevalcap.cider.cider import Cider
 from pycocoevalcap.rouge.rouge import Rouge
@@ -50,7 +50,6 @@ REFERENCES = [image['references'] for image in IMAGES]
 HYPOTHESES = [image['hypothesis'] for image in IMAGES]
 VQA_CASES = json.loads(FIXTURE.with_name('vqa_cases.json').read_text(encoding='utf-8'))
 PURE = ['CIDEr', 'BLEU-1', 'BLEU-2', 'BLEU-3', 'BLEU-4', 'ROUGE-L']
-needs_java = pytest.mark.skipif(not shutil.which('java'), reason='no java on the PATH')
 
 
 def write_fixture():
