@@ -217,17 +217,17 @@ def captured_keys_values(layer):
 class PALM(nn.Module):
     """A causal LM of transformers that perceives. llm, encoder: both frozen; encoder may be None
     (cached hidden states, or blind). prefix_start: token ids in front of the perceptual tokens that
-    are injected at layer 0. prompt_in_prefix: a fast path of generation, to the same result, see
-    `move_prompt_into_prefix`; docs/7-performance.md says what it saves."""
+    are injected at layer 0. fast_paths: two ways to the same result that are sooner there, see
+    `fits_in_one_pass` and `move_prompt_into_prefix`; docs/7-performance.md says what they save."""
 
-    def __init__(self, llm, adapter, encoder=None, prefix_start=(), prompt_in_prefix=True):
+    def __init__(self, llm, adapter, encoder=None, prefix_start=(), fast_paths=True):
         super().__init__()
         cfg = adapter.cfg
         self.family = family_of(llm)
         self.llm = llm.requires_grad_(False)
         self.adapter = adapter
         self.encoder = encoder
-        self.prompt_in_prefix = prompt_in_prefix
+        self.fast_paths = fast_paths
         self.compiled = False
         # of each layer with a prefix (B * N, whether its tokens flow on), for the count of FLOPs
         self.prefix_tokens = []
@@ -380,8 +380,13 @@ class PALM(nn.Module):
     def hidden(self, input_ids, attention_mask=None, pixels=None, features=None):
         """Returns what lm_head reads at every text token, (B*G, T, D). The G texts of each of the B
         inputs follow one another."""
-        injections = self.injections(self.visual_tokens(self.encode(pixels, features)))
+        tokens = self.visual_tokens(self.encode(pixels, features))
         x, mask, position_ids = self.embed(input_ids, attention_mask)
+        if self.fast_paths and self.fits_in_one_pass(tokens, x):
+            injections = self.injections({})
+            x, mask, position_ids = self.tokens_before_text(tokens[0], x, mask, position_ids)
+        else:
+            injections = self.injections(tokens)
         with injected(self.decoder.layers, injections):
             x = self.decoder(
                 inputs_embeds=x, attention_mask=mask, position_ids=position_ids, use_cache=False
@@ -416,6 +421,34 @@ class PALM(nn.Module):
         x = self.hidden(input_ids, attention_mask, pixels, features)
         return self.llm.get_output_embeddings()(x)
 
+    # -- fast path of training: the visual tokens in the text's own pass
+
+    def fits_in_one_pass(self, tokens, x):
+        """Whether in training the visual tokens may go first in the text's own pass through the
+        LLM, instead of a pass of their own before it. That is the same where they flow from layer 0
+        to the top for one text each; and it is faster where they are few, for the LLM's weights are
+        then read once."""
+        embeddings = self.llm.get_input_embeddings()
+        return (
+            torch.is_grad_enabled()
+            and list(tokens) == [0]
+            and len(tokens[0]) == len(x)
+            and tokens[0].shape[1] <= x.shape[1]
+            and not self.adapter.cfg.noncausal_prefix
+            and not self.adapter.cross_attentions
+            and embeddings.embedding_dim == self.llm.config.hidden_size
+        )
+
+    def tokens_before_text(self, z, x, mask, position_ids):
+        """Returns embeddings, mask and positions of [visual tokens | prompt tokens | text]."""
+        B, N = z.shape[:2]
+        self.prefix_tokens = [(B * N, True)] * len(self.decoder.layers)
+        x = torch.cat([z.to(x.dtype), x], dim=1)
+        if mask is not None:
+            mask = F.pad(mask, (N, 0), value=1)
+        before = self.family.prefix_positions(N, x.device).expand(B, N)
+        return x, mask, torch.cat([before, position_ids], dim=1)
+
     # -- generation
 
     @torch.no_grad()
@@ -444,7 +477,7 @@ class PALM(nn.Module):
             x, mask, position_ids = self.embed(input_ids, attention_mask)
             if mask is None:
                 mask = torch.ones_like(position_ids)
-            if self.prompt_in_prefix or compile:
+            if self.fast_paths or compile:
                 if compile:
                     x, mask, position_ids = pad_prompts(x, mask, position_ids)
                 injections = self.move_prompt_into_prefix(injections, x, mask, position_ids)

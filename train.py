@@ -212,8 +212,8 @@ device: may_change = 'auto'  # 'cpu', 'cuda', 'cuda:1', ...
 # auto = float32 on a CPU, on a GPU what the LLM was published in (float16 has a gradient scaler)
 dtype: one_of('auto', 'float32', 'bfloat16', 'float16') = 'auto'
 compile: may_change = False  # torch.compile of the LLM's layers
-# fast path of generation: beams share all of a prompt but its last token (docs/7-performance.md)
-prompt_in_prefix: may_change = True
+# sooner, with the same result (docs/7-performance.md); False: all goes through prefix_attention
+fast_paths: may_change = True
 # FSDP: each process keeps a share of the frozen LLM, for one that is larger than a GPU
 shard_llm: may_change = False
 # less memory for more time: the backward pass computes each LLM layer's activations again

@@ -16,8 +16,8 @@ cache_views = 3
 instruction = 'Caption:'
 # else the LLM makes the first visual token its attention sink
 prefix_start = '<|endoftext|>'
-# the plain way of generation, which is easier to follow
-prompt_in_prefix = False
+# the plain way: a breakpoint in prefix_attention stops in training, too
+fast_paths = False
 
 connector = 'qpmapper'
 # 416 pictures do not need the paper's 32 queries of width 1024, and without the dropout the mapper

@@ -52,8 +52,8 @@ def build(config, device, dtype, shard=False):
     prefix_start = ()
     if cfg.prefix_start:
         prefix_start = tokenizer(cfg.prefix_start, add_special_tokens=False).input_ids
-    prompt_in_prefix = config.get('prompt_in_prefix', True)
-    model = PALM(llm, adapter, encoder, prefix_start, prompt_in_prefix)
+    fast_paths = config.get('fast_paths', True)
+    model = PALM(llm, adapter, encoder, prefix_start, fast_paths=fast_paths)
     if shard:
         shard_over_processes(llm, device)
     return model.to(device), tokenizer

@@ -60,17 +60,17 @@ def find_cases(folders):
 class GoldenCase:
     """A case, and nanoPALM's model with the original's weights in it."""
 
-    def __init__(self, path, prompt_in_prefix=True):
+    def __init__(self, path, fast_paths=True):
         self.case = json.loads((path / 'case.json').read_text())
         self.tensors = load_file(path / 'tensors.safetensors')
         self.is_epalm_original = self.case['case'].startswith('epalm_original')
         self.pad_id = self.case['lm_config']['pad_token_id']
-        self.make_model(make_llm(path, self.case), prompt_in_prefix)
+        self.make_model(make_llm(path, self.case), fast_paths)
         # (B, 6, 1+N, D)
         states = [self.tensors[f'feats.{i}'] for i in range(6)]
         self.features = torch.stack(states, dim=1).requires_grad_()
 
-    def make_model(self, llm, prompt_in_prefix):
+    def make_model(self, llm, fast_paths):
         n_layers = llm.config.num_hidden_layers
         if self.is_epalm_original:
             grid = (4, 4)
@@ -86,7 +86,7 @@ class GoldenCase:
             n_layers=n_layers,
             d_embed=llm.get_input_embeddings().embedding_dim,
         )
-        self.model = PALM(llm, adapter, prompt_in_prefix=prompt_in_prefix)
+        self.model = PALM(llm, adapter, fast_paths=fast_paths)
         self.copy_weights(adapter.targets)
         if 'rand.selected_patch_ids' in self.tensors:
             # the original's draw comes from three generators: it is taken as it fell
@@ -182,10 +182,10 @@ def make_llm(path, case):
 # ---- the comparison ------------------------------------------------------------------------------
 
 
-def check(path, prompt_in_prefix=True):
+def check(path, fast_paths=True):
     """Returns {quantity: relative error, or 0 or 1 for ids} of one golden case."""
     torch.manual_seed(0)
-    golden = GoldenCase(path, prompt_in_prefix)
+    golden = GoldenCase(path, fast_paths)
     errors = logit_and_loss_errors(golden)
     errors |= gradient_errors(golden)
     errors |= generation_errors(golden)
@@ -263,10 +263,10 @@ def generation_errors(golden):
 # ---- the verdict ---------------------------------------------------------------------------------
 
 
-def verdict(path, prompt_in_prefix=True):
+def verdict(path, fast_paths=True):
     """Returns (status, line) of one case."""
     try:
-        errors = check(path, prompt_in_prefix)
+        errors = check(path, fast_paths)
     except Unsupported as error:
         return 'unsupported', f'{path.name:52} unsupported: {error}'
     status = 'PASS' if all(error <= TOLERANCE for error in errors.values()) else 'FAIL'
@@ -305,15 +305,15 @@ def case_name(path):
 
 
 @pytest.mark.parametrize(
-    'prompt_in_prefix',
+    'fast_paths',
     [
-        pytest.param(True, id='prompt in prefix'),
-        pytest.param(False, id='prompt in cache', marks=pytest.mark.slow),
+        pytest.param(True, id='fast'),
+        pytest.param(False, id='plain', marks=pytest.mark.slow),
     ],
 )
 @pytest.mark.parametrize('path', find_cases(golden_dirs()), ids=case_name)
-def test_a_golden_case_gives_the_numbers_of_the_original(path, prompt_in_prefix):
-    status, line = verdict(path, prompt_in_prefix)
+def test_a_golden_case_gives_the_numbers_of_the_original(path, fast_paths):
+    status, line = verdict(path, fast_paths)
     assert status == 'PASS', line
 
 

@@ -15,6 +15,7 @@ from nanopalm.parallel import checkpoint_activations, sum_over_processes
 @pytest.mark.parametrize('G', [1, 3])
 @every_mechanism
 def test_activations_computed_again_give_the_same_gradients(llm, mechanism, G):
+    """With one text for each image, a few visual tokens go in its own pass."""
     features, ids, labels, _ = inputs(G=G)
     kept = gradients(make(llm, mechanism), features, ids, labels)
     palm = make(llm, mechanism)

@@ -177,6 +177,17 @@ def test_target_layers_may_be_listed_and_every_route_is_printed(train, tiny):
 
 
 @pytest.mark.slow
+def test_a_training_without_fast_paths_has_the_same_losses(train, tmp_path):
+    """With four queries for a text, the fast path is taken in training."""
+    losses = []
+    for fast_paths in (True, False):
+        out_dir = tmp_path / str(fast_paths)
+        train(fast_paths=fast_paths, mapper_dropout=0.0, log_interval=1, out_dir=out_dir)
+        losses.append([loss for _, loss in metrics(out_dir, 'loss')])
+    assert losses[1] == pytest.approx(losses[0], rel=1e-5)
+
+
+@pytest.mark.slow
 def test_lower_precision_gives_nearly_the_same_loss(train, tmp_path):
     """bfloat16, and float16 with a gradient scaler."""
     losses = {}
