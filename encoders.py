@@ -115,7 +115,10 @@ class Encoder(nn.Module):
             if isinstance(entry, TimmEncoder):
                 self.type = None
                 self.model, self.preprocessing = load_timm(entry, options, pretrained)
-                self.read = read_vit if is_vit(self.model) else read_cnn
+                self.read = read_vit if is_vit(self.model) else read_cnn_stages
+                if not is_vit(self.model):
+                    # a CPU convolves 1.4 times as fast, half precision on a GPU needs it
+                    self.model.to(memory_format=torch.channels_last)
             else:
                 family = FAMILIES[entry.type]
                 self.type = entry.type
@@ -390,20 +393,31 @@ def read_vit(encoder, x):
     return states, tuple(vit.patch_embed.grid_size)
 
 
-def read_cnn(encoder, x):
-    """Returns the last feature map of a CNN as patches. It has no final norm and so gets one."""
+# of a CNN: what the last stage says of a place, beside what the stages before it saw there
+CNN_STAGES = 3
+
+
+def read_cnn_stages(encoder, x):
+    """Returns the last feature maps of a CNN as patches, joined channel by channel: those of
+    earlier stages are averaged to the grid of the last. None has a final norm, so each gets one.
+    A linear classifier of the demo's emoji is right in 65% with three stages and in 58% with the
+    layer that makes ImageNet's classes of the last (docs/6-results.md)."""
     if encoder.source_layers > 1:
         raise ValueError(
             f'source_layers={encoder.source_layers}: the layers of {encoder.name} differ in width, '
-            f'so only the last one can be read'
+            f'so they can only be read as one'
         )
-    # (B, D, H, W)
-    features = encoder.model.forward_features(x)
-    patches = features.flatten(2).transpose(1, 2)
-    mean = patches.mean(1, keepdim=True)
-    width = patches.shape[-1:]
-    state = cls_first(F.layer_norm(patches, width), F.layer_norm(mean, width))
-    return [state], tuple(features.shape[2:])
+    # [(B, D, H, W), ...], from the largest map to the smallest
+    stages = encoder.model.forward_intermediates(
+        x, indices=CNN_STAGES, output_fmt='NCHW', intermediates_only=True
+    )
+    grid = tuple(stages[-1].shape[2:])
+    states = []
+    for stage in stages:
+        patches = F.adaptive_avg_pool2d(stage, grid).flatten(2).transpose(1, 2)
+        state = cls_first(patches)
+        states.append(F.layer_norm(state, state.shape[-1:]))
+    return [torch.cat(states, dim=-1)], grid
 
 
 # ---- models of transformers ----------------------------------------------------------------------

@@ -189,6 +189,8 @@ epochs: at_least(0) & may_change = 8
 max_iters: at_least(0) & may_change = 0  # optimizer steps, 0 = epochs
 learning_rate: at_least(0) = 8e-4
 prompt_rate: at_least(0) = 0.0  # learning rate of the prompt tokens, 0 = learning_rate
+# learning rate of Muon for the connector's matrices; 0 = AdamW, as in the papers
+muon_rate: at_least(0) = 0.0
 prompt_schedule = True  # False (eP-ALM): that of the prompt tokens stays what it is
 warmup: between(0, 1) = 0.2  # of all steps, linear; then cosine
 warmup_from: between(0, 1) = 0.0  # share of learning_rate it starts from; 0 = its first step's
@@ -403,10 +405,18 @@ last_iter = max_iters or max(1, round(epochs * steps_per_epoch))
 # ---- optimizer and schedule ----------------------------------------------------------------------
 
 
-def configure_optimizer():
-    """Returns AdamW over two named groups, which may have different learning rates."""
+def configure_optimizers():
+    """Returns AdamW over two named groups, which may have different learning rates, and with
+    `muon_rate` Muon over the matrices of the connector: it moves all directions of a matrix by as
+    much, also those in which the encoder's features hardly differ."""
+    matrices = {}
+    if muon_rate:
+        matrices = {name: p for name, p in trained.items() if is_connector_matrix(name, p)}
     prompt = [p for name, p in trained.items() if name.startswith('adapter.prompt')]
-    others = [p for name, p in trained.items() if not name.startswith('adapter.prompt')]
+    others = []
+    for name, p in trained.items():
+        if name not in matrices and not name.startswith('adapter.prompt'):
+            others.append(p)
     groups = [
         dict(name='adapter', params=others, peak_rate=learning_rate, scheduled=True),
         dict(
@@ -416,7 +426,7 @@ def configure_optimizer():
             scheduled=prompt_schedule,
         ),
     ]
-    return torch.optim.AdamW(
+    adamw = torch.optim.AdamW(
         [group for group in groups if group['params']],
         lr=learning_rate,
         betas=(beta1, beta2),
@@ -424,6 +434,16 @@ def configure_optimizer():
         weight_decay=weight_decay,
         fused=True,
     )
+    if not matrices:
+        return [adamw]
+    group = dict(
+        name='matrices', params=list(matrices.values()), peak_rate=muon_rate, scheduled=True
+    )
+    return [adamw, torch.optim.Muon([group], lr=muon_rate, weight_decay=weight_decay)]
+
+
+def is_connector_matrix(name, parameter):
+    return name.startswith('adapter.connectors') and parameter.ndim == 2
 
 
 def rate_factor(step, last_iter, steps_per_epoch):
@@ -454,7 +474,7 @@ def cosine(progress):
     return min_lr + (1 - min_lr) * 0.5 * (1 + math.cos(math.pi * progress))
 
 
-optimizer = configure_optimizer()
+optimizers = configure_optimizers()
 # float16 alone has so small a range that gradients must be scaled up
 scaler = torch.amp.GradScaler(device.split(':')[0], enabled=dtype == 'float16')
 
@@ -469,7 +489,8 @@ logged_at = 0  # the step of that line
 if resuming:
     state = read_state(out_dir, device)
     copy_trained(model, state['trained'], f'{out_dir}/resume.pt')
-    optimizer.load_state_dict(state['optimizer'])
+    for optimizer, optimizer_state in zip(optimizers, state['optimizers'], strict=True):
+        optimizer.load_state_dict(optimizer_state)
     scaler.load_state_dict(state['scaler'])
     step = state['step']
     best = state['best']
@@ -547,7 +568,7 @@ def save(step, best, loss_sum, logged_at, is_best, entry):
         loss_sum=loss_sum,
         logged_at=logged_at,
         trained=trained,
-        optimizer=optimizer.state_dict(),
+        optimizers=[optimizer.state_dict() for optimizer in optimizers],
         scaler=scaler.state_dict(),
     )
     write_atomically(f'{out_dir}/resume.pt', lambda path: torch.save(state, path))
@@ -658,11 +679,12 @@ tokens = 0
 flops = 0.0
 
 while step < last_iter:
-    for group in optimizer.param_groups:
-        factor = 1.0
-        if group['scheduled']:
-            factor = rate_factor(step, last_iter, steps_per_epoch)
-        group['lr'] = group['peak_rate'] * factor
+    for optimizer in optimizers:
+        for group in optimizer.param_groups:
+            factor = 1.0
+            if group['scheduled']:
+                factor = rate_factor(step, last_iter, steps_per_epoch)
+            group['lr'] = group['peak_rate'] * factor
 
     for micro_step in range(accumulate):
         batch, n_labels = next(train_batches)
@@ -680,11 +702,13 @@ while step < last_iter:
         tokens += batch['labels'].numel()
         flops += training_flops(model, *batch['labels'].shape, n_labels.item())
 
-    scaler.unscale_(optimizer)
+    for optimizer in optimizers:
+        scaler.unscale_(optimizer)
     grad_norm = torch.nn.utils.clip_grad_norm_(trained.values(), grad_clip or math.inf)
-    scaler.step(optimizer)
+    for optimizer in optimizers:
+        scaler.step(optimizer)
+        optimizer.zero_grad(set_to_none=True)
     scaler.update()
-    optimizer.zero_grad(set_to_none=True)
     step += 1
     bar.update()
 

@@ -20,6 +20,7 @@ from adapters import Adapter, AdapterConfig
 from encoders import make_encoder
 from llms import load_llm, read_llm_config
 from model import PALM
+from nanopalm.allocator import keep_freed_memory
 from nanopalm.files import write_atomically
 from nanopalm.parallel import shard_over_processes
 from nanopalm.runs import LATER_HYPERPARAMETERS
@@ -35,6 +36,8 @@ def build(config, device, dtype, shard=False):
     """Returns (PALM on the device, tokenizer) for a run's hyperparameters. Device 'meta': shapes
     alone, no weights are read. shard: the LLM is distributed over all processes."""
     cfg = AdapterConfig(**{name: config[name] for name in AdapterConfig.__dataclass_fields__})
+    if device == 'cpu':
+        keep_freed_memory()
     weights = device != 'meta'
     with torch.device('cpu' if weights else 'meta'):
         llm, tokenizer = load_llm(config['llm'], dtype, weights)

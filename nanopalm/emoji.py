@@ -19,6 +19,8 @@ import tarfile
 from collections import Counter
 from dataclasses import dataclass
 
+import numpy as np
+from PIL import Image, ImageChops
 from tqdm import tqdm
 
 from nanopalm.demo_data import PACKAGES, fetch, find_package, write_file, write_splits
@@ -39,6 +41,8 @@ ARTISTS = (
 )
 MIN_ARTISTS = 5
 PIXELS = 200
+# side of a picture, of the longer side of what is drawn in it
+MARGIN = 1.08
 
 
 @dataclass(frozen=True)
@@ -428,13 +432,8 @@ def are_near_copies(artist, thumbnail, other_artist, other_thumbnail):
 def make_thumbnail(png):
     """Returns a drawing cut to what is not white and scaled to a fixed size, as a vector of mean 0
     and length 1: the product of two is their correlation."""
-    import numpy as np
-    from PIL import Image, ImageChops
-
     image = Image.open(io.BytesIO(png)).convert('RGB')
-    white = Image.new('RGB', image.size, 'white')
-    box = ImageChops.difference(image, white).getbbox()
-    small = image.crop(box).resize((THUMBNAIL, THUMBNAIL), Image.Resampling.BOX)
+    small = image.crop(drawn_box(image)).resize((THUMBNAIL, THUMBNAIL), Image.Resampling.BOX)
     vector = np.asarray(small, dtype=np.float32).ravel()
     vector -= vector.mean()
     # a drawing in one colour has no correlation with any other
@@ -490,7 +489,7 @@ def near_copies_of(held_out_artist, pngs):
 
 
 def draw(icon_set, name):
-    """Returns an artist's drawing of a name as a PNG file on white."""
+    """Returns an artist's drawing of a name as a PNG file on white, which it fills."""
     import resvg_py
 
     png = resvg_py.svg_to_bytes(
@@ -499,7 +498,27 @@ def draw(icon_set, name):
         background='#ffffff',
         skip_system_fonts=True,
     )
-    return bytes(png)
+    return crop_to_drawing(bytes(png))
+
+
+def crop_to_drawing(png):
+    """Returns a PNG file without its white borders, but for a margin that makes it a square: some
+    artists leave much around a drawing, others nothing."""
+    image = Image.open(io.BytesIO(png)).convert('RGB')
+    left, top, right, bottom = drawn_box(image)
+    side = round(MARGIN * max(right - left, bottom - top))
+    square = Image.new('RGB', (side, side), 'white')
+    corner = ((side - left - right) // 2, (side - top - bottom) // 2)
+    square.paste(image, corner)
+    file = io.BytesIO()
+    square.save(file, 'png')
+    return file.getvalue()
+
+
+def drawn_box(image):
+    """Returns (left, top, right, bottom) of what is not white."""
+    white = Image.new('RGB', image.size, 'white')
+    return ImageChops.difference(image, white).getbbox() or (0, 0, *image.size)
 
 
 def attribution(icon_sets):

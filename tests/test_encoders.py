@@ -230,21 +230,30 @@ def test_a_vit_returns_cls_and_patches_of_its_last_layers(kind, tmp_path):
     assert (before - last).abs().max() > 0.1
 
 
-def test_a_cnn_returns_its_last_feature_map_normed(tmp_path):
+def test_a_cnn_returns_its_last_three_feature_maps_joined_and_normed(tmp_path):
     torch.manual_seed(0)
     model = timm.create_model('tf_efficientnet_lite0')
     timm.models.save_for_hf(model, tmp_path, safe_serialization=True)
     encoder = Encoder(str(tmp_path), image_size=96)
     pixels = torch.randn(2, 3, 96, 96)
     (tokens,) = encoder(pixels)
-    assert tokens.shape == (2, 10, 1280)
+    assert tokens.shape == (2, 1 + 9, 40 + 112 + 320)
     assert encoder.grid == (3, 3)
     assert not tokens.requires_grad
-    # (2, 1280, 3, 3)
-    features = encoder.model.forward_features(pixels)
-    patch = F.layer_norm(features[:, :, 1, 2], (1280,))
-    torch.testing.assert_close(tokens[:, 1 + 3 * 1 + 2], patch)
-    torch.testing.assert_close(tokens[:, 0], F.layer_norm(features.mean((2, 3)), (1280,)))
+    # (2, 40, 12, 12), (2, 112, 6, 6), (2, 320, 3, 3)
+    low, middle, high = encoder.model.forward_intermediates(
+        pixels, indices=3, intermediates_only=True
+    )
+    patches = [
+        low[:, :, 4:8, 8:12].mean((2, 3)),
+        middle[:, :, 2:4, 4:6].mean((2, 3)),
+        high[:, :, 1, 2],
+    ]
+    normed = [F.layer_norm(patch, patch.shape[1:]) for patch in patches]
+    torch.testing.assert_close(tokens[:, 1 + 3 * 1 + 2], torch.cat(normed, dim=1))
+    means = [stage.mean((2, 3)) for stage in (low, middle, high)]
+    normed = [F.layer_norm(mean, mean.shape[1:]) for mean in means]
+    torch.testing.assert_close(tokens[:, 0], torch.cat(normed, dim=1))
     with pytest.raises(ValueError, match='source_layers=2'):
         Encoder(str(tmp_path), source_layers=2, image_size=96)
 

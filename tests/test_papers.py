@@ -493,7 +493,7 @@ def test_epalms_optimizer_trains(run, opt, encoder, pictures, tmp_path):
     # 16 pictures with two captions each
     assert '32 training and' in text and 'iter 8/8' in text
     state = torch.load(tmp_path / 'run/resume.pt', weights_only=True)
-    groups = state['optimizer']['param_groups']
+    groups = state['optimizers'][0]['param_groups']
     assert {group['lr'] for group in groups if not group['scheduled']} == {1e-2}
     assert {group['weight_decay'] for group in groups} == {0.02}
     scheduled = {group['lr'] for group in groups if group['scheduled']}

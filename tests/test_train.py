@@ -276,7 +276,7 @@ def test_help_names_every_hyperparameter_with_its_value_and_its_range(run):
 def test_the_optimizer_has_two_groups_by_name(trained):
     out_dir, _ = trained
     state = torch.load(out_dir / 'resume.pt', weights_only=True)
-    groups = state['optimizer']['param_groups']
+    groups = state['optimizers'][0]['param_groups']
     assert [group['name'] for group in groups] == ['adapter', 'prompt']
     adapter, prompt = groups
     # a Linear and its bias; the prompt tokens
@@ -300,7 +300,7 @@ def test_the_learning_rate_warms_up_and_falls_to_min_lr(monkeypatch):
 def test_the_prompt_tokens_may_have_a_learning_rate_of_their_own(train, tiny):
     train(learning_rate=1e-9, prompt_rate=1e-2, prompt_schedule=False, max_iters=2)
     state = torch.load(tiny['out_dir'] / 'resume.pt', weights_only=True)
-    adapter, prompt = state['optimizer']['param_groups']
+    adapter, prompt = state['optimizers'][0]['param_groups']
     assert adapter['lr'] < 1e-8
     assert prompt['lr'] == 1e-2
 
