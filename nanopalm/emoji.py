@@ -508,18 +508,28 @@ def hash_of(name, seed):
 
 
 def hold_out_people(people, seed=0):
-    """Returns the people who are in no other split than test_composition, drawn by a hash. Each of
-    their pairs is also one of somebody who is in training, and so each gender, role and tone is."""
+    """Returns the people who are in no other split than test_composition, drawn by a hash; tones,
+    roles and genders take turns. Each pair of theirs is also one of somebody who is in training,
+    and so each gender, role and tone is."""
     in_training = Counter()
     for person in people:
         in_training.update(person.pairs)
     n_test = round(COMPOSITION_SHARE * len(people))
     held_out = []
-    for person in sorted(people, key=lambda person: hash_of(person.name, seed)):
-        if len(held_out) == n_test:
-            break
+    # how many people of each tone, role and gender are held out
+    counts = Counter()
+
+    def turn_of(person):
+        parts = (counts[person.tone], counts[person.role], counts[person.gender])
+        return parts, hash_of(person.name, seed)
+
+    candidates = set(people)
+    while len(held_out) < n_test and candidates:
+        person = min(candidates, key=turn_of)
+        candidates.remove(person)
         if all(in_training[pair] > 1 for pair in person.pairs):
             in_training.subtract(person.pairs)
+            counts.update((person.tone, person.role, person.gender))
             held_out.append(person)
     return held_out
 

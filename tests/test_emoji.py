@@ -275,6 +275,10 @@ def test_a_combination_in_ten_is_held_out_and_its_pairs_are_in_training():
     for part in ('gender', 'role', 'tone'):
         parts = {getattr(person, part) for person in set(PEOPLE) - set(held_out)}
         assert parts == {getattr(person, part) for person in PEOPLE}
+    # and they take turns
+    assert set(Counter(person.tone for person in held_out).values()) == {3, 4}
+    assert set(Counter(person.role for person in held_out).values()) == {1, 2}
+    assert min(Counter(person.gender for person in held_out).values()) >= 8
 
 
 def test_a_combination_is_not_held_out_if_a_pair_of_it_would_not_be_in_training(monkeypatch):
