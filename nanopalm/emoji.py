@@ -3,17 +3,22 @@ Emoji as eight artists drew them: captioned pictures, where each held-out pictur
 it shows was seen in training in other hands.
 
 `build_emoji(folder, downloads)` makes the data set from packages of npm: train.jsonl, val.jsonl,
-test.jsonl, their images, and ATTRIBUTION.txt. A line of the JSONL files is
+test.jsonl, test_composition.jsonl, their images, and ATTRIBUTION.txt. A line of the JSONL files is
 
     {"image": "images/noto/tiger.png", "caption": ["a tiger"], "category": "animal",
      "id": "noto/tiger"}
 
 Of 45% of the names, one artist's drawing is held out. Some drawings of other artists are
 near-copies of it, and are left out of the data set, so that none of them is in training.
+
+Beside these things there are people, each a combination of a gender, a role and a skin tone. One
+combination in ten is in test_composition.jsonl only, in nobody's hands in training, where its role
+was seen with its gender and with its skin tone.
 """
 
 import hashlib
 import io
+import itertools
 import json
 import tarfile
 from collections import Counter
@@ -216,6 +221,79 @@ def select_names(icon_sets):
     return dict(sorted(artists_of.items())), category_of
 
 
+# ---- people --------------------------------------------------------------------------------------
+
+# The two Emoji One have no such people. Other roles are left out because a hat, a helmet or a coat
+# hides the gender or the skin in some drawings: an astronaut, a detective, a guard.
+GENDERS = ('man', 'woman')
+ROLES = (
+    'artist',
+    'construction-worker',
+    'cook',
+    'factory-worker',
+    'farmer',
+    'firefighter',
+    'health-worker',
+    'judge',
+    'mechanic',
+    'office-worker',
+    'pilot',
+    'police-officer',
+    'scientist',
+    'singer',
+    'student',
+    'teacher',
+    'technologist',
+)
+# '' is the yellow of emoji
+TONES = ('', 'light', 'medium-light', 'medium', 'medium-dark', 'dark')
+
+
+@dataclass(frozen=True)
+class Person:
+    """A combination of a gender, a role and a skin tone."""
+
+    gender: str
+    role: str
+    tone: str
+
+    @property
+    def name(self):
+        """The name by which most artists call the person: 'woman-cook-dark-skin-tone'."""
+        name = f'{self.gender}-{self.role}'
+        return f'{name}-{self.tone}-skin-tone' if self.tone else name
+
+    @property
+    def caption(self):
+        """'a woman cook with dark skin', or 'a woman cook' of a yellow one."""
+        text = f'a {self.gender} {self.role.replace("-", " ")}'
+        return f'{text} with {self.tone} skin' if self.tone else text
+
+    @property
+    def pairs(self):
+        """The parts of the combination, each of which must be seen in training."""
+        return [(self.role, self.gender), (self.role, self.tone)]
+
+    def find_in(self, icon_set):
+        """Returns the name of an artist's drawing of the person; None where there is none."""
+        # both Fluent Emoji write 'woman-cook-dark'
+        return icon_set.find(self.name) or icon_set.find(self.name.removesuffix('-skin-tone'))
+
+
+def select_people(icon_sets):
+    """Returns {person: {artist: name of the drawing}} of the people whom somebody drew."""
+    drawings_of = {}
+    for person in itertools.starmap(Person, itertools.product(GENDERS, ROLES, TONES)):
+        drawings = {}
+        for artist, icon_set in icon_sets.items():
+            drawing = person.find_in(icon_set)
+            if drawing is not None:
+                drawings[artist] = drawing
+        if drawings:
+            drawings_of[person] = drawings
+    return drawings_of
+
+
 # ---- captions ------------------------------------------------------------------------------------
 
 # names that are not what one would say
@@ -400,25 +478,92 @@ NEAR_COPY = 0.9
 # the pixels in a row of a drawing that is compared
 THUMBNAIL = 24
 
+# of the combinations of people
+COMPOSITION_SHARE = 0.1
+# how many artists' drawings of a combination there are: few in training, to keep it short
+TRAIN_DRAWINGS = 2
+TEST_DRAWINGS = 4
+
 
 def hold_out(artists_of, seed=0):
     """Returns {name: (split, artist)} of the drawings that are for validation and test, one of a
     name at most. Names are drawn by a hash, so alike on every machine; the artists take turns."""
-
-    def hash_of(name):
-        return hashlib.sha256(f'{seed} {name}'.encode()).hexdigest()
-
     n_test = max(1, round(TEST_SHARE * len(artists_of)))
     n_val = max(1, round(VAL_SHARE * len(artists_of)))
     held_out = {}
     # how many drawings of each artist are held out
     counts = Counter()
-    for i, name in enumerate(sorted(artists_of, key=hash_of)[: n_test + n_val]):
+    names = sorted(artists_of, key=lambda name: hash_of(name, seed))
+    for i, name in enumerate(names[: n_test + n_val]):
         # the artist whose turn it is, of those who drew this
         artist = min(artists_of[name], key=lambda artist: counts[artist])
         counts[artist] += 1
         held_out[name] = ('test' if i < n_test else 'val', artist)
     return held_out
+
+
+def hash_of(name, seed):
+    """Returns a hash by which names are put in an order, another one for each seed."""
+    return hashlib.sha256(f'{seed} {name}'.encode()).hexdigest()
+
+
+def hold_out_people(people, seed=0):
+    """Returns the people who are in no other split than test_composition, drawn by a hash; tones,
+    roles and genders take turns. Each pair of theirs is also one of somebody who is in training,
+    and so each gender, role and tone is."""
+    in_training = Counter()
+    for person in people:
+        in_training.update(person.pairs)
+    n_test = round(COMPOSITION_SHARE * len(people))
+    held_out = []
+    # how many people of each tone, role and gender are held out
+    counts = Counter()
+
+    def turn_of(person):
+        parts = (counts[person.tone], counts[person.role], counts[person.gender])
+        return parts, hash_of(person.name, seed)
+
+    candidates = set(people)
+    while len(held_out) < n_test and candidates:
+        person = min(candidates, key=turn_of)
+        candidates.remove(person)
+        if all(in_training[pair] > 1 for pair in person.pairs):
+            in_training.subtract(person.pairs)
+            counts.update((person.tone, person.role, person.gender))
+            held_out.append(person)
+    return held_out
+
+
+def split_people(artists_of, seed=0):
+    """Returns {person: ('train' or 'test_composition', the artists whose drawings are in it)}.
+
+    No drawing of a combination that is held out is in training, whoever drew it. So nothing is left
+    out as a near-copy: what is most similar in training differs in gender, role or skin tone."""
+    held_out = set(hold_out_people(artists_of, seed))
+    counts = dict(train=Counter(), test_composition=Counter())
+    split_of = {}
+    # not in the order of genders, roles and tones, or an artist might draw the same tones always
+    for person in sorted(artists_of, key=lambda person: hash_of(person.name, seed)):
+        if person in held_out:
+            split, limit = 'test_composition', TEST_DRAWINGS
+        else:
+            split, limit = 'train', TRAIN_DRAWINGS
+        split_of[person] = (split, choose_artists(artists_of[person], counts[split], limit))
+    return split_of
+
+
+def choose_artists(artists, counts, limit):
+    """Returns the artists whose turn it is, so many as `limit` says at most, and counts them: those
+    with the fewest drawings so far. Of two styles of the same drawings one is chosen."""
+    chosen = []
+    for artist in sorted(artists, key=lambda artist: counts[artist]):
+        if artist in SAME_DRAWINGS and not SAME_DRAWINGS.isdisjoint(chosen):
+            continue
+        chosen.append(artist)
+        if len(chosen) == limit:
+            break
+    counts.update(chosen)
+    return chosen
 
 
 def are_near_copies(artist, thumbnail, other_artist, other_thumbnail):
@@ -446,9 +591,22 @@ def make_thumbnail(png):
 def build_emoji(folder, downloads):
     """Writes the emoji of all artists. Returns a summary."""
     icon_sets = fetch_icon_sets(downloads)
+    splits = dict(train=[], val=[], test=[], test_composition=[])
+    n_names, near_copies = add_things(folder, icon_sets, splits)
+    n_people, n_held_out = add_people(folder, icon_sets, splits)
+    (folder / 'ATTRIBUTION.txt').write_text(attribution(icon_sets), encoding='utf-8')
+    return (
+        f'{n_names} names, {len(icon_sets)} artists, {write_splits(folder, splits)} pictures; left '
+        f'out: {len(near_copies)} near-copies of held-out ones; test_composition: of {n_people} '
+        f'combinations of gender, role and skin tone {n_held_out} are in it only'
+    )
+
+
+def add_things(folder, icon_sets, splits):
+    """Writes the pictures of what is not a person, and adds their examples to {split: examples}.
+    Returns (the number of names, the ids of near-copies of held-out pictures, left out)."""
     artists_of, category_of = select_names(icon_sets)
     held_out = hold_out(artists_of)
-    splits = dict(train=[], val=[], test=[])
     near_copies = []
     for name in tqdm(artists_of, desc='drawing', unit='names', **BAR):
         pngs = {artist: draw(icon_sets[artist], name) for artist in artists_of[name]}
@@ -460,20 +618,41 @@ def build_emoji(folder, downloads):
                 del split_of[copy]
                 near_copies.append(f'{copy}/{name}')
         for artist, split in split_of.items():
-            path = f'images/{artist}/{name}.png'
-            write_file(folder / path, pngs[artist])
             example = {
-                'image': path,
+                'image': write_picture(folder, artist, name, pngs[artist]),
                 'caption': [caption_of(name)],
                 'category': category_of[name],
                 'id': f'{artist}/{name}',
             }
             splits[split].append(example)
-    (folder / 'ATTRIBUTION.txt').write_text(attribution(icon_sets), encoding='utf-8')
-    return (
-        f'{len(artists_of)} names, {len(icon_sets)} artists, {write_splits(folder, splits)} '
-        f'pictures; left out: {len(near_copies)} near-copies of held-out ones'
-    )
+    return len(artists_of), near_copies
+
+
+def add_people(folder, icon_sets, splits):
+    """Writes the pictures of people, and adds their examples to {split: examples}. Returns (the
+    number of combinations, how many of them are held out)."""
+    drawings_of = select_people(icon_sets)
+    split_of = split_people(drawings_of)
+    n_held_out = 0
+    for person, (split, artists) in tqdm(split_of.items(), desc='drawing', unit='people', **BAR):
+        n_held_out += split == 'test_composition'
+        for artist in artists:
+            png = draw(icon_sets[artist], drawings_of[person][artist])
+            example = {
+                'image': write_picture(folder, artist, person.name, png),
+                'caption': [person.caption],
+                'category': 'person',
+                'id': f'{artist}/{person.name}',
+            }
+            splits[split].append(example)
+    return len(split_of), n_held_out
+
+
+def write_picture(folder, artist, name, png):
+    """Writes a PNG file. Returns its path, relative to the folder."""
+    path = f'images/{artist}/{name}.png'
+    write_file(folder / path, png)
+    return path
 
 
 def near_copies_of(held_out_artist, pngs):

@@ -1,11 +1,12 @@
 """Emoji on tiny packages that are made here: which names are drawn, what they are called, and that
-no near-copy of a held-out drawing is in training."""
+no near-copy of a held-out drawing and no held-out combination is in training."""
 
 import dataclasses
 import hashlib
 import io
 import json
 import tarfile
+from collections import Counter
 
 import pytest
 from PIL import Image
@@ -13,10 +14,26 @@ from test_demo_data import read_splits
 
 from nanopalm import demo_data, emoji
 from nanopalm.datasets import load_examples
-from nanopalm.emoji import ARTISTS, IconSet, article_of, build_emoji, caption_of, hold_out
+from nanopalm.emoji import (
+    ARTISTS,
+    GENDERS,
+    ROLES,
+    TONES,
+    IconSet,
+    Person,
+    article_of,
+    build_emoji,
+    caption_of,
+    choose_artists,
+    hold_out,
+    hold_out_people,
+    select_people,
+    split_people,
+)
 
 SHAPES = ('tiger', 'cherries', 'bus', 'castle', 'ant', 'rose', 'drum', 'comet', 'owl')
 STYLES = dict(zip(ARTISTS, range(len(ARTISTS))))
+PEOPLE = [Person(gender, role, tone) for gender in GENDERS for role in ROLES for tone in TONES]
 
 
 def drawing(name, style):
@@ -31,8 +48,19 @@ def drawing(name, style):
     return f'<rect x="-1" y="-1" width="1" height="1" fill="#a00"/>{bars}'
 
 
-def write_package(path, artist, styles=STYLES, names=SHAPES, aliases=None):
+def names_of(people, artist):
+    """Returns what an artist calls people, as in the real packages."""
+    if artist.startswith('emojione'):
+        return []
+    names = [person.name for person in people]
+    if artist.startswith('fluent'):
+        names = [name.removesuffix('-skin-tone') for name in names]
+    return names
+
+
+def write_package(path, artist, styles=STYLES, names=SHAPES, people=(), aliases=None):
     """Writes a package of npm with the drawings of an artist."""
+    names = [*names, *names_of(people, artist)]
     icons = {name: {'body': drawing(name, styles[artist])} for name in names}
     icons['tiger-dark-skin-tone'] = {'body': '<g/>'}
     icons['grinning'] = {'body': '<g/>'}
@@ -188,6 +216,128 @@ def test_authors_and_licences_are_written(downloads, tmp_path):
     text = (tmp_path / 'emoji/ATTRIBUTION.txt').read_text()
     assert text.count('Emoji of ') == 8
     assert 'by Somebody, https://example.org' in text and 'license: CC BY 4.0' in text
+
+
+# ---- people --------------------------------------------------------------------------------------
+
+
+def read_composition(folder):
+    lines = (folder / 'test_composition.jsonl').read_text(encoding='utf-8').splitlines()
+    return [json.loads(line) for line in lines]
+
+
+def captions_of(examples):
+    return {example['caption'][0] for example in examples}
+
+
+@pytest.mark.parametrize(
+    'person, name, caption',
+    [
+        (Person('woman', 'cook', ''), 'woman-cook', 'a woman cook'),
+        (
+            Person('man', 'police-officer', 'medium-dark'),
+            'man-police-officer-medium-dark-skin-tone',
+            'a man police officer with medium-dark skin',
+        ),
+    ],
+)
+def test_a_person_has_a_name_and_a_caption(person, name, caption):
+    assert person.name == name and person.caption == caption
+
+
+def test_a_person_is_found_under_what_the_artist_calls_it():
+    dark = Person('woman', 'cook', 'dark')
+    medium = Person('man', 'cook', 'medium')
+    icons = {
+        'noto': {'icons': {'woman-cook-dark-skin-tone': {}, 'woman-cook': {}}},
+        # 'man-cook-medium-dark' is another one
+        'fluent-emoji': {'icons': {'woman-cook-dark': {}, 'man-cook-medium-dark': {}}},
+        'openmoji': {
+            'icons': {'cook-7': {}},
+            'aliases': {'man-cook-medium-skin-tone': {'parent': 'cook-7'}},
+        },
+        'emojione': {'icons': {}},
+    }
+    icon_sets = {artist: IconSet(content, {}, {}) for artist, content in icons.items()}
+    found = select_people(icon_sets)
+    assert found[dark] == {'noto': 'woman-cook-dark-skin-tone', 'fluent-emoji': 'woman-cook-dark'}
+    assert found[medium] == {'openmoji': 'cook-7'}
+    assert found[Person('woman', 'cook', '')] == {'noto': 'woman-cook'}
+    assert found[Person('man', 'cook', 'medium-dark')] == {'fluent-emoji': 'man-cook-medium-dark'}
+    assert len(found) == 4
+
+
+def test_a_combination_in_ten_is_held_out_and_its_pairs_are_in_training():
+    held_out = hold_out_people(PEOPLE)
+    assert len(held_out) == len(set(held_out)) == 20
+    assert set(held_out) == set(hold_out_people(PEOPLE[::-1]))
+    assert set(held_out) != set(hold_out_people(PEOPLE, seed=1))
+    for part in ('gender', 'role', 'tone'):
+        parts = {getattr(person, part) for person in set(PEOPLE) - set(held_out)}
+        assert parts == {getattr(person, part) for person in PEOPLE}
+    # and they take turns
+    assert set(Counter(person.tone for person in held_out).values()) == {3, 4}
+    assert set(Counter(person.role for person in held_out).values()) == {1, 2}
+    assert min(Counter(person.gender for person in held_out).values()) >= 8
+
+
+def test_a_combination_is_not_held_out_if_a_pair_of_it_would_not_be_in_training(monkeypatch):
+    monkeypatch.setattr(emoji, 'COMPOSITION_SHARE', 1.0)
+    # one tone of a role is drawn of a man only
+    people = [person for person in PEOPLE if person != Person('woman', 'judge', 'dark')]
+    held_out = hold_out_people(people)
+    assert held_out and Person('man', 'judge', 'dark') not in held_out
+    pairs = set()
+    for person in set(people) - set(held_out):
+        pairs.update(person.pairs)
+    assert len(pairs) == len(ROLES) * (len(GENDERS) + len(TONES))
+
+
+def test_artists_take_turns_and_two_styles_of_a_drawing_are_one():
+    counts = Counter()
+    artists = ('noto', 'fluent-emoji', 'fluent-emoji-flat')
+    assert choose_artists(artists, counts, 2) == ['noto', 'fluent-emoji']
+    assert choose_artists(artists, counts, 2) == ['fluent-emoji-flat', 'noto']
+    assert choose_artists(artists, counts, 1) == ['fluent-emoji']
+    assert counts == Counter({'noto': 2, 'fluent-emoji': 2, 'fluent-emoji-flat': 1})
+    assert choose_artists(artists, counts, 3) == ['fluent-emoji-flat', 'noto']
+
+
+def test_all_artists_of_people_draw_all_tones_genders_and_roles_of_the_training():
+    artists = [artist for artist in ARTISTS if not artist.startswith('emojione')]
+    split_of = split_people(dict.fromkeys(PEOPLE, artists))
+    counts = dict(train=Counter(), test_composition=Counter())
+    parts = set()
+    for person, (split, chosen) in split_of.items():
+        counts[split].update(chosen)
+        if split == 'train':
+            for artist in chosen:
+                parts |= {(artist, person.tone), (artist, person.gender), (artist, person.role)}
+    assert len(parts) == 6 * (len(TONES) + len(GENDERS) + len(ROLES))
+    assert counts['train'].total() == 2 * 184 and counts['test_composition'].total() == 4 * 20
+    for split in counts:
+        # of the two styles of Fluent Emoji's drawings one at a time is taken
+        assert max(counts[split].values()) <= 2 * min(counts[split].values())
+
+
+def test_no_drawing_of_a_held_out_combination_is_in_training(downloads, tmp_path):
+    folder = tmp_path / 'emoji'
+    people = [person for person in PEOPLE if person.role in ('cook', 'judge', 'pilot')]
+    summary = build_emoji(folder, downloads(names=SHAPES[:3], people=people))
+    assert summary.endswith('of 36 combinations of gender, role and skin tone 4 are in it only')
+    splits = read_splits(folder)
+    composition = read_composition(folder)
+    train = [example for example in splits['train'] if example['category'] == 'person']
+    held_out = captions_of(composition)
+    assert captions_of(train) | held_out == {person.caption for person in people}
+    for examples in (train, splits['val'], splits['test']):
+        assert not captions_of(examples) & held_out
+    for examples, drawings in ((train, 2), (composition, 4)):
+        assert {example['category'] for example in examples} == {'person'}
+        counts = Counter(example['caption'][0] for example in examples)
+        assert set(counts.values()) == {drawings}
+    for example in train + composition:
+        assert (folder / example['image']).is_file()
 
 
 # ---- captions ------------------------------------------------------------------------------------

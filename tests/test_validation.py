@@ -44,13 +44,14 @@ def test_nothing_is_scored_where_the_loss_decides():
     assert examples_to_score([dict(caption=['A cat.'])], dict(eval_metric='loss')) == []
 
 
-def test_captions_of_one_image_are_scored_as_one_example():
+@pytest.mark.parametrize('metric', ['CIDEr', 'exact'])
+def test_captions_of_one_image_are_scored_as_one_example(metric):
     examples = [
         dict(image='a', caption=['A cat.']),
         dict(image='a', caption=['One cat.']),
         dict(image='b', caption=['A dog.']),
     ]
-    config = dict(eval_metric='CIDEr', eval_metric_rows=10, dataset='pets')
+    config = dict(eval_metric=metric, eval_metric_rows=10, dataset='pets')
     scored = examples_to_score(examples, config)
     assert [example['caption'] for example in scored] == [['A cat.', 'One cat.'], ['A dog.']]
 
@@ -66,6 +67,7 @@ def test_so_many_examples_are_scored_spread_over_the_split():
     'metric, example, words',
     [
         ('CIDEr', dict(question='?', answers=['yes']), 'without a caption'),
+        ('exact', dict(question='?', answers=['yes']), 'without a caption'),
         ('accuracy', dict(caption=['A cat.']), 'without a question'),
     ],
 )
@@ -81,6 +83,15 @@ def test_examples_whose_files_cannot_be_read_are_not_scored():
     assert score_texts(examples, ['yes', None, 'yes'], config) == 50
     with pytest.raises(BadData, match='none of the files'):
         score_texts(examples, [None, None, None], config)
+
+
+def test_exact_is_the_share_of_captions_that_equal_a_reference():
+    config = dict(eval_metric='exact', dataset='pets')
+    references = (['a cat', 'a kitten'], ['a dog'], ['an owl'], ['a bee'])
+    examples = [dict(caption=captions) for captions in references]
+    # the last one's file could not be read
+    texts = ['A kitten.', 'a dog barks', 'owl', None]
+    assert score_texts(examples, texts, config) == pytest.approx(200 / 3)
 
 
 def test_a_loss_is_better_if_lower_and_a_score_if_no_lower():
@@ -170,7 +181,7 @@ def test_a_run_chosen_by_its_score_resumes_bit_exactly(run, tiny, tmp_path):
 @pytest.mark.parametrize(
     'wrong, words',
     [
-        (dict(eval_metric='SPICE'), "expected one of 'loss', 'CIDEr', 'accuracy'"),
+        (dict(eval_metric='SPICE'), "expected one of 'loss', 'CIDEr', 'exact', 'accuracy'"),
         (dict(eval_metric='accuracy'), 'without a question'),
         (dict(eval_metric_rows=1), 'eval_metric_rows=1: expected 2 or more'),
         (dict(eval_metric_beams=0), 'eval_metric_beams=0: expected 1 or more'),
