@@ -227,7 +227,7 @@ log_interval: at_least(1) & may_change = 10  # steps
 eval_interval: at_least(1) & may_change = 100
 eval_rows: at_least(1) = 500  # at most, spread over the validation split
 n_samples: at_least(0) & may_change = 4  # validation examples described at every evaluation
-eval_metric: one_of('loss', 'CIDEr', 'accuracy') = 'loss'  # chooses the best checkpoint
+eval_metric: one_of('loss', 'CIDEr', 'exact', 'accuracy') = 'loss'  # chooses the best checkpoint
 eval_metric_rows: at_least(2) = 200  # validation rows, spread over the split, it is computed on
 eval_metric_beams: at_least(1) = 1  # their texts are generated with; 1 = greedy
 logger: one_of('none', 'tensorboard', 'wandb') & may_change = 'none'  # besides metrics.jsonl

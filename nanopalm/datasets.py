@@ -39,8 +39,13 @@ def load_examples(config, split):
     the training split. Raises BadData, which names the file and what is wrong with it."""
     name = config['dataset']
     path = Path(name)
-    if split not in SPLITS:
-        raise BadData(f"split={split!r}: expected 'train', 'val' or 'test'")
+    # a folder may have more files to evaluate on, such as test_composition.jsonl
+    is_file_of_folder = name not in DATASETS and (path / f'{split}.jsonl').is_file()
+    if split not in SPLITS and not is_file_of_folder:
+        raise BadData(
+            f"split={split!r}: expected 'train', 'val' or 'test', or the name of another file "
+            f'NAME.jsonl in the folder of the data set'
+        )
     if name in DATASETS:
         examples = load_official(config, split)
     elif path.is_dir():
