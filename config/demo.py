@@ -1,9 +1,9 @@
-# Emoji as eight artists drew them: eP-ALM's placement, the mean of EfficientNet-Lite0's features
-# through one linear layer into 12 layers of SmolLM2-135M. A first try, nothing in it is tuned.
-#   python train.py config/emoji.py
-# The models are those of `python prepare.py demo`, the data of `python prepare.py emoji`.
+# The demo: emoji as eight artists drew them, in eP-ALM's way: the mean of EfficientNet-Lite0's
+# patches goes through one linear layer into 12 layers of SmolLM2-135M. Both models are frozen.
+#   python prepare.py demo && python train.py config/demo.py
+# 2 CPU cores, no GPU. What to expect is in README.md.
 dataset = 'data/emoji'
-out_dir = 'out/emoji'
+out_dir = 'out/demo'
 # started again, it continues where it was stopped
 init_from = 'auto'
 llm = 'data/models/smollm2-135m'
@@ -26,7 +26,9 @@ n_prompt = 2
 
 batch_size = 48
 learning_rate = 1e-3
-# as in config/demo.py: the prompt tokens learn first what all captions share
+# The prompt tokens learn what all captions share. If they were as slow as the connector, it would
+# learn that instead, and its tokens would become the same for all pictures before they say anything
+# about one of them.
 prompt_rate = 1e-2
 max_iters = 400
 eval_interval = 100
