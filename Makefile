@@ -1,4 +1,4 @@
-# A thin list of the commands the README shows. `make demo` from a fresh clone needs Python 3.11+, git and make, nothing else.
+# A thin list of the commands the README shows. `make demo` from a fresh clone needs Python 3.11+, git, make and npm, nothing else.
 PYTHON ?= python3.11
 ifeq (, $(shell command -v $(PYTHON) 2>/dev/null))
 PYTHON := python3
@@ -18,6 +18,7 @@ demo: .venv/installed
 	$(BIN)/python prepare.py demo
 	$(BIN)/python train.py config/demo.py $(TRAIN_FLAGS)
 	$(BIN)/python train.py config/demo_blind.py $(TRAIN_FLAGS)
+	$(BIN)/python -m tools.linear_limit config/demo.py $(TRAIN_FLAGS)
 	$(BIN)/python eval_caption.py --out_dir=out/demo --blind_dir=out/demo_blind $(EVAL_FLAGS)
 
 demo-vqa: .venv/installed
@@ -52,7 +53,7 @@ test-newest: .venv-newest/installed
 	.venv-newest/bin/python -m pytest -q -n 2 $(PACKAGE_TESTS)
 
 clean-demo:  ## forget the trained demos, keep what was fetched
-	rm -rf out/demo out/demo_blind out/demo_vqa out/demo_vqa_blind out/demo_audio out/demo_audio_blind
+	rm -rf out/demo out/demo_blind out/demo_vqa out/demo_vqa_blind out/demo_audio out/demo_audio_blind out/stamps out/stamps_blind
 
 # what is installed is exact; `make lock` writes anew which releases that is, from the newest that requirements.txt allows
 .venv/installed: requirements.txt constraints.txt

@@ -1,16 +1,17 @@
 """
 Fetches models and data by name, and puts them into data/ in the form that the other scripts read:
 
-    # a small LLM, an image encoder, captioned images: 270 MB to fetch, a minute
+    # a small LLM, an image encoder, and emoji as eight artists drew them: 138 MB to fetch, two
+    # minutes; needs npm
     python prepare.py demo
-    # the larger encoder (260 px) in place of lite0 (224 px)
-    python prepare.py demo --encoder=lite2
-    # the same models as the demo's, and questions about coloured shapes
+    # the same models, and Tux Paint's captioned stamps: 270 MB to fetch; needs apt-get
+    python prepare.py stamps
+    # with either of the two, the larger encoder (260 px) in place of lite0 (224 px)
+    python prepare.py stamps --encoder=lite2
+    # the same models, and questions about coloured shapes
     python prepare.py demo-vqa
     # the same LLM, an encoder of speech, and descriptions spoken in four languages
     python prepare.py demo-audio
-    # emoji as eight artists drew them, captioned; needs npm: 28 MB to fetch, a minute
-    python prepare.py emoji
     # the official files of a data set
     python prepare.py coco
     # a checkpoint of the papers' own code
@@ -42,9 +43,31 @@ from nanopalm.demo_data import (
 from nanopalm.download import fetch_official
 from nanopalm.emoji import build_emoji
 
+WITHOUT_NPM = (
+    "  Or take Tux Paint's stamps, which need no npm: "
+    '`python prepare.py stamps && python train.py config/stamps.py`.'
+)
+
 
 def prepare_demo(argv):
-    """Makes SmolLM2-135M-Instruct, EfficientNet-Lite and Tux Paint's captioned stamps."""
+    """Makes SmolLM2-135M-Instruct, EfficientNet-Lite, and emoji as eight artists drew them,
+    captioned with their names."""
+    data = prepare_image_models(argv)
+    try:
+        make(data / 'emoji', build_emoji, data / 'downloads')
+    except ConnectionError as error:
+        raise ConnectionError(f'{error}\n{WITHOUT_NPM}') from error
+
+
+def prepare_stamps(argv):
+    """Makes the same models, and Tux Paint's captioned stamps."""
+    data = prepare_image_models(argv)
+    make(data / 'stamps', build_stamps, data / 'downloads')
+
+
+def prepare_image_models(argv):
+    """Makes SmolLM2-135M-Instruct and EfficientNet-Lite of the size that --encoder says. Returns
+    the folder that the data sets are made in."""
     config = configure(dict(data_dir='data', encoder='lite0', __doc__=__doc__), argv)
     data = Path(config['data_dir'])
     encoder = config['encoder']
@@ -53,7 +76,7 @@ def prepare_demo(argv):
     downloads = data / 'downloads'
     make(data / 'models/smollm2-135m', build_smollm2, downloads)
     make(data / f'models/efficientnet-{encoder}', build_efficientnet, downloads, encoder)
-    make(data / 'stamps', build_stamps, downloads)
+    return data
 
 
 def prepare_demo_vqa(argv):
@@ -74,13 +97,6 @@ def prepare_demo_audio(argv):
     make(data / 'models/smollm2-135m', build_smollm2, downloads)
     make(data / 'models/whisper-tiny', build_whisper, downloads)
     make(data / 'spoken_stamps', build_spoken_stamps, downloads)
-
-
-def prepare_emoji(argv):
-    """Makes emoji as eight artists drew them, captioned with their names."""
-    config = configure(dict(data_dir='data', __doc__=__doc__), argv)
-    data = Path(config['data_dir'])
-    make(data / 'emoji', build_emoji, data / 'downloads')
 
 
 def prepare_import(argv):
@@ -111,9 +127,9 @@ def prepare_import(argv):
 # name -> a function of the arguments behind it; its docstring is what the list of names says
 NAMES = {
     'demo': prepare_demo,
+    'stamps': prepare_stamps,
     'demo-vqa': prepare_demo_vqa,
     'demo-audio': prepare_demo_audio,
-    'emoji': prepare_emoji,
     'import': prepare_import,
 }
 for dataset in DATASETS:

@@ -18,6 +18,7 @@ LATER_HYPERPARAMETERS = dict(
     target_layers=[],
     encoder_join='tokens',
     eval_metric='loss',
+    muon_rate=0.0,
 )
 
 
@@ -75,7 +76,8 @@ def read_state(out_dir, device):
     except Exception as error:
         reason = str(error).splitlines()[0]
         raise ValueError(f'{path} is not whole ({reason})') from error
-    if 'loss_sum' not in state:
+    # the last that was added
+    if 'optimizers' not in state:
         raise ValueError(
             f'{path} is of an older version, which cannot be continued; --init_from={out_dir} with '
             f'another --out_dir starts from its best weights'

@@ -72,8 +72,8 @@ def test_the_flagship_file_is_its_two_files():
 
 
 def test_the_larger_epalm_has_what_both_have():
-    base = configured('demo', 'epalm_original')
-    large = configured('demo', 'epalm_original_l')
+    base = configured('stamps', 'epalm_original')
+    large = configured('stamps', 'epalm_original_l')
     changed = {key for key in base if base[key] != large[key]}
     assert changed == {'llm', 'n_connectors', 'prompt_mlp', 'learning_rate', 'prompt_rate'}
 
@@ -118,7 +118,7 @@ def test_what_follows_wins_and_the_place_of_the_part_does_not_matter():
 
 
 def test_other_data_has_the_mechanisms_own_values():
-    config = configured('demo', 'c_attn')
+    config = configured('stamps', 'c_attn')
     assert config['test_checkpoint'] == 'best' and not config['llm_train_mode']
     assert config['learning_rate'] == 1e-3 and config['grad_clip'] == 0.05
 

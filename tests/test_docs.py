@@ -24,6 +24,7 @@ from transformers.masking_utils import AttentionMaskInterface, sdpa_mask
 from adapters import CONNECTORS, Adapter, AdapterConfig, make_routes
 from configurator import commented_assignments
 from data import ExampleDataset, collate, tokenize_examples
+from encoders import Encoder
 from model import prefix_attention
 from nanopalm.checkpoint import build
 from nanopalm.datasets import load_examples
@@ -249,7 +250,7 @@ FOLLOW = ROOT / 'docs/3-follow-one-image.md'
 
 
 def letters():
-    """Returns {letter: its value in the demo}."""
+    """Returns {letter: its value in config/stamps.py}."""
     values = {}
     for row in table_rows(FOLLOW, 3):
         if len(row[0]) == 1:
@@ -258,7 +259,7 @@ def letters():
 
 
 def steps():
-    """Returns {number of the step: (shape in letters, shape in the demo)}."""
+    """Returns {number of the step: (shape in letters, shape in config/stamps.py)}."""
     found = {}
     for row in table_rows(FOLLOW, 5):
         if row[0].isdigit():
@@ -270,13 +271,13 @@ def evaluate(shape, values):
     return eval(shape, {}, dict(values))
 
 
-def test_the_demos_shapes_are_those_of_its_letters():
-    for shape, in_demo in steps().values():
-        assert evaluate(shape, letters()) == in_demo
+def test_the_shapes_are_those_of_the_letters():
+    for shape, in_stamps in steps().values():
+        assert evaluate(shape, letters()) == in_stamps
 
 
-def test_the_demos_letters_are_those_of_its_config():
-    config = configured('demo')
+def test_the_letters_are_those_of_the_config():
+    config = configured('stamps')
     names = dict(
         B='batch_size',
         G='texts_per_input',
@@ -290,7 +291,7 @@ def test_the_demos_letters_are_those_of_its_config():
 
 
 @pytest.mark.skipif(not (ROOT / 'data/models/smollm2-135m').exists(), reason='prepare.py demo')
-def test_the_demos_letters_are_those_of_its_llm():
+def test_the_letters_are_those_of_the_llm():
     llm = json.loads((ROOT / 'data/models/smollm2-135m/config.json').read_text())
     names = dict(
         E='hidden_size',
@@ -304,9 +305,32 @@ def test_the_demos_letters_are_those_of_its_llm():
     assert letters()['C'] == llm['hidden_size'] // llm['num_attention_heads']
 
 
+@pytest.mark.skipif(
+    not (ROOT / 'data/models/efficientnet-lite0').exists(), reason='prepare.py stamps'
+)
+def test_the_letters_are_those_of_the_encoder():
+    encoder = Encoder(str(ROOT / 'data/models/efficientnet-lite0'))
+    assert encoder.preprocessing.shape == (3, letters()['R'], letters()['R'])
+    with torch.no_grad():
+        (tokens,) = encoder(torch.zeros(1, *encoder.preprocessing.shape))
+    assert tokens.shape == (1, 1 + letters()['N'], letters()['D'])
+
+
+def test_the_weights_that_are_trained_are_counted():
+    config = configured('stamps')
+    values = letters()
+    cfg = AdapterConfig(**{name: config[name] for name in AdapterConfig.__dataclass_fields__})
+    with torch.device('meta'):
+        adapter = Adapter(
+            cfg, d_in=values['D'], grid=(7, 7), d_llm=values['E'], n_layers=values['L']
+        )
+    count = sum(p.numel() for p in adapter.parameters())
+    assert f'AdamW moves {count:,}' in read(FOLLOW)
+
+
 def test_the_shapes_are_those_of_the_code(llm, encoder, pictures):
     config = configured(
-        'demo',
+        'stamps',
         f'--llm={llm}',
         f'--encoder={encoder}',
         f'--dataset={pictures}',
@@ -410,7 +434,7 @@ def tiny_shapes(config):
 
 
 def test_the_routes_that_a_run_prints():
-    config = configured('demo', '--target_layers=3,7,20')
+    config = configured('stamps', '--target_layers=3,7,20')
     cfg = AdapterConfig(**{name: config[name] for name in AdapterConfig.__dataclass_fields__})
     lines = [f'route: {route.describe(cfg)}' for route in make_routes(cfg, cfg.target_layers)]
     assert '\n'.join(lines) in read(ROOT / 'docs/4-extend.md')

@@ -9,7 +9,7 @@ import tarfile
 from collections import Counter
 
 import pytest
-from PIL import Image
+from PIL import Image, ImageChops
 from test_demo_data import read_splits
 
 from nanopalm import demo_data, emoji
@@ -139,13 +139,25 @@ def test_names_become_captioned_pictures_that_train_py_reads(downloads, tmp_path
     for split in splits:
         examples = load_examples(config, split)
         assert len(examples) == len(splits[split])
-        image = Image.open(examples[0]['image']).convert('RGB')
-        assert image.size == (200, 200) and image.getpixel((199, 199)) in ((255,) * 3, (51,) * 3)
+        for example in examples:
+            assert_fills_its_picture(Image.open(example['image']))
     categories = {}
     for example in splits['train']:
         categories[example['caption'][0]] = example['category']
     assert categories['a rose'] == 'plant' and categories['a bus'] == 'vehicle'
     assert categories['a castle'] == 'place' and categories['a drum'] == 'thing'
+
+
+def assert_fills_its_picture(image):
+    """Asserts that a picture is a square on white, and its drawing in the middle as large as the
+    margin leaves it."""
+    width, height = image.size
+    assert width == height
+    left, top, right, bottom = ImageChops.invert(image.convert('RGB')).getbbox()
+    assert width == round(emoji.MARGIN * max(right - left, bottom - top))
+    # within a pixel that is half on one side
+    assert abs(left - (width - right)) <= 1
+    assert abs(top - (height - bottom)) <= 1
 
 
 def test_one_drawing_of_a_name_is_held_out_and_the_others_are_in_training(downloads, tmp_path):

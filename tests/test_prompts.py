@@ -311,7 +311,7 @@ def chat_tokenizer():
 
 @pytest.mark.parametrize('name', LLM_FILES)
 @pytest.mark.parametrize(
-    'data, mechanism', [('coco', 'qp_l0'), ('vqav2', 'limber_all'), ('demo', 'epalm')]
+    'data, mechanism', [('coco', 'qp_l0'), ('vqav2', 'limber_all'), ('stamps', 'epalm')]
 )
 def test_an_llms_file_sets_the_llm_and_how_it_is_asked(name, data, mechanism, chat_tokenizer):
     before = configured(data, mechanism)

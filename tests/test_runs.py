@@ -29,6 +29,7 @@ OF_A_CACHE = dict(
     llm_bias_tuning=True,
     batch_size=6,
 )
+OF_MUON = dict(muon_rate=0.05, connector='linear')
 
 
 @pytest.mark.parametrize(
@@ -36,6 +37,7 @@ OF_A_CACHE = dict(
     [
         pytest.param(OF_FILES, 1, id='files, killed once'),
         pytest.param(OF_FILES, 3, id='files', marks=pytest.mark.slow),
+        pytest.param(OF_MUON, 1, id='muon, killed once', marks=pytest.mark.slow),
         pytest.param(OF_A_CACHE, 3, id='cache', marks=pytest.mark.slow),
     ],
 )
@@ -95,9 +97,11 @@ def test_a_resume_file_that_is_cut_in_half_is_named(trained, train, tmp_path):
 
 
 def test_a_resume_file_of_an_older_version_is_named(tmp_path):
-    torch.save(dict(step=3, window=0.0), tmp_path / 'resume.pt')
-    with pytest.raises(ValueError, match='older version.*--init_from='):
-        read_state(tmp_path, 'cpu')
+    # the second has the state of its one optimizer
+    for state in (dict(step=3, window=0.0), dict(step=3, loss_sum=0.0, optimizer={})):
+        torch.save(state, tmp_path / 'resume.pt')
+        with pytest.raises(ValueError, match='older version.*--init_from='):
+            read_state(tmp_path, 'cpu')
 
 
 # ---- what is refused -----------------------------------------------------------------------------
@@ -109,6 +113,7 @@ def test_a_resume_file_of_an_older_version_is_named(tmp_path):
         (dict(init_from='scratch'), ['holds a run']),
         (dict(init_from='resume', warmup=0.5, beta2=0.95), ['warmup=', 'beta2=']),
         (dict(init_from='auto', seed=1), ['seed=']),
+        (dict(init_from='resume', muon_rate=0.05), ['muon_rate=0.0, now 0.05']),
     ],
 )
 def test_a_run_is_not_overwritten_nor_continued_with_other_hyperparameters(

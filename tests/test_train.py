@@ -11,13 +11,13 @@ import time
 
 import pytest
 import torch
-from conftest import ROOT, TRAINED, flags, script_functions, start
+from conftest import ROOT, TINY, TRAINED, configured, flags, script_functions, start
 from PIL import Image
 from tiny_runs import checkpoint, entries, facts, metrics
 
 from configurator import allowed_values, hyperparameters, script_scope
 from data import collate, tokenize_examples
-from nanopalm.checkpoint import load_checkpoint
+from nanopalm.checkpoint import build, load_checkpoint
 from nanopalm.datasets import load_examples
 from nanopalm.media import load
 
@@ -283,6 +283,50 @@ def test_the_optimizer_has_two_groups_by_name(trained):
     assert len(adapter['params']) == 2
     assert len(prompt['params']) == 1
     assert adapter['peak_rate'] == prompt['peak_rate'] == TRAINED['learning_rate']
+
+
+def test_with_a_muon_rate_the_connectors_matrices_are_in_muon_and_nothing_else(tiny, monkeypatch):
+    # there are queries, biases and norms, and matrices of the bottlenecks in the LLM
+    options = dict(token_norm=True, bottleneck='normal', n_connectors=2, n_targets=2, last_target=1)
+    model, _ = build(configured(*flags(**tiny | options)), 'cpu', 'float32')
+    trained = model.trained()
+    script = script_functions(ROOT / 'train.py')
+    monkeypatch.setitem(script, 'trained', trained)
+    monkeypatch.setitem(script, 'muon_rate', 0.05)
+    adamw, muon = script['configure_optimizers']()
+    assert isinstance(adamw, torch.optim.AdamW) and isinstance(muon, torch.optim.Muon)
+    matrices = {}
+    for name, p in trained.items():
+        if name.startswith('adapter.connectors') and p.ndim == 2:
+            matrices[name] = p
+    # the input projection, 2 layers of 4 matrices and the output layer, of each of the two
+    assert len(matrices) == 2 * (1 + 2 * 4 + 1)
+    (group,) = muon.param_groups
+    assert group['name'] == 'matrices' and group['peak_rate'] == 0.05 and group['scheduled']
+    assert set(map(id, group['params'])) == set(map(id, matrices.values()))
+    others = [p for group in adamw.param_groups for p in group['params']]
+    assert len(others) + len(matrices) == len(trained)
+    assert not set(map(id, others)) & set(map(id, matrices.values()))
+    assert any(p.ndim == 2 for p in adamw.param_groups[0]['params'])
+
+
+def test_a_run_with_a_muon_rate_warms_it_up_and_saves_both_optimizers(train, tiny):
+    train(muon_rate=0.05, connector='linear', max_iters=2)
+    state = torch.load(tiny['out_dir'] / 'resume.pt', weights_only=True)
+    adamw, muon = state['optimizers']
+    assert [group['name'] for group in adamw['param_groups']] == ['adapter', 'prompt']
+    (matrices,) = muon['param_groups']
+    # the schedule's factor is the same for all
+    factor = adamw['param_groups'][0]['lr'] / TINY['learning_rate']
+    assert matrices['lr'] == pytest.approx(0.05 * factor) and 0 < factor < 1
+    (moments,) = muon['state'].values()
+    assert moments['momentum_buffer'].abs().sum() > 0
+
+
+def test_the_text_only_baseline_has_no_matrices_for_muon(train, tiny):
+    train(encoder=None, muon_rate=0.05, max_iters=1)
+    state = torch.load(tiny['out_dir'] / 'resume.pt', weights_only=True)
+    assert len(state['optimizers']) == 1
 
 
 def test_the_learning_rate_warms_up_and_falls_to_min_lr(monkeypatch):

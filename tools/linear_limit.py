@@ -2,7 +2,7 @@
 What a linear classifier names from the frozen encoder's features alone: the limit beside which a
 captioner's exact matches are to be read.
 
-    python -m tools.linear_limit config/emoji.py
+    python -m tools.linear_limit config/demo.py
 
 It takes the config files and hyperparameters of train.py. Each caption of the training split is a
 class. The features are the encoder's CLS tokens, or the mean of a CNN's patches, read from the
