@@ -89,7 +89,7 @@ resize: one_of('squash', 'squash_whole', 'pad', 'crop') = 'squash'
 
 # -- data
 # a folder of train/val/test.jsonl, one .jsonl file, or a name in nanopalm/datasets.py
-dataset = 'data/stamps'
+dataset = 'data/emoji'
 data_dir = 'data/coco'  # where the official files of a named data set are
 restval = False  # COCO: train on Karpathy's restval images, too
 row_per_caption = False  # eP-ALM: each caption is an example of its own

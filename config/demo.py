@@ -1,5 +1,6 @@
 # The demo: emoji as eight artists drew them, in eP-ALM's way: the mean of EfficientNet-Lite0's
-# patches goes through one linear layer into 12 layers of SmolLM2-135M. Both models are frozen.
+# patches goes through a linear layer into each of 18 layers of SmolLM2-135M. Both models are
+# frozen.
 #   python prepare.py demo && python train.py config/demo.py
 # 2 CPU cores, no GPU. What to expect is in README.md.
 dataset = 'data/emoji'
@@ -17,19 +18,28 @@ prefix_start = '<|endoftext|>'
 connector = 'linear'
 source_tokens = 'cls'
 activation = 'none'
-n_targets = 12
+n_targets = 18
 last_target = -2
+# what one layer can say of a picture is little, so each has a linear layer of its own
+n_connectors = 18
+source_dropout = 0.1
 keep_to_end = False
 token_norm = True
 token_bias = True
-n_prompt = 2
+# without trained tokens in front of the text, the layers below the first target need no gradients
+n_prompt = 0
 
 batch_size = 48
-learning_rate = 1e-3
-# The prompt tokens learn what all captions share. If they were as slow as the connector, it would
-# learn that instead, and its tokens would become the same for all pictures before they say anything
-# about one of them.
-prompt_rate = 1e-2
-max_iters = 400
+# captions have two to twelve tokens
+group_lengths = True
+learning_rate = 1e-2
+# as many steps of AdamW learn half as much, at this rate or another (docs/speedrun.md)
+muon_rate = 0.05
+# the papers' 1e-4 is as large as these gradients
+adam_eps = 1e-8
+weight_decay = 0.0
+max_iters = 300
 eval_interval = 100
 log_interval = 20
+n_samples = 3
+test_checkpoint = 'last'
