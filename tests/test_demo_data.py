@@ -171,6 +171,21 @@ def test_a_package_that_comes_with_a_wrong_checksum_is_refused(tmp_path, monkeyp
     assert not list(tmp_path.iterdir())
 
 
+def test_of_a_wheel_for_each_platform_any_one_is_taken(tmp_path, monkeypatch):
+    path = tmp_path / 'espeakng_loader-0.2.4-py3-none-win_arm64.whl'
+    path.write_bytes(b'right')
+    others = demo_data.PACKAGES['espeakng_loader'].sha256
+    assert len(others) == 6
+    package = dataclasses.replace(
+        demo_data.PACKAGES['espeakng_loader'],
+        sha256=(*others, hashlib.sha256(b'right').hexdigest()),
+    )
+    monkeypatch.setitem(demo_data.PACKAGES, 'espeakng_loader', package)
+    assert demo_data.find_package('espeakng_loader', tmp_path) == path
+    path.write_bytes(b'wrong')
+    assert demo_data.find_package('espeakng_loader', tmp_path) is None
+
+
 def test_a_download_that_fails_returns_its_last_words(tmp_path):
     program = (
         'import pathlib, sys; pathlib.Path("part").write_bytes(b"x" * 10); sys.exit("refused")'
