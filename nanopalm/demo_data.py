@@ -505,14 +505,6 @@ NO_CAPTION = re.compile(
     'Edward|George|emblems'
 )
 
-# how the name of a spoken description ends -> its language
-LANGUAGES = {
-    '_desc_ca.ogg': 'Catalan',
-    '_desc_es.ogg': 'Spanish',
-    '_desc_fr.ogg': 'French',
-    '_desc_ro.ogg': 'Romanian',
-}
-
 
 def build_stamps(folder, downloads):
     """Writes the captioned stamps of Tux Paint, or where they cannot be fetched easy-VQA's shapes:
@@ -534,27 +526,6 @@ def build_stamps(folder, downloads):
     return 'captioned images, ' + write_splits(folder, splits)
 
 
-def build_spoken_stamps(folder, downloads):
-    """Writes what the stamps show, spoken in four languages; the caption names the language and
-    says it in English: 'In French: A frog.' Returns a summary.
-
-    The split is drawn for each description and language by itself: a held-out recording has been
-    heard in training in other languages and its words in other sentences, but never this sentence
-    in this language.
-    """
-    files = read_stamps(fetch('tuxpaint-stamps-default', downloads))
-    splits = dict(train=[], val=[], test=[])
-    for name, caption in stamp_captions(files):
-        for ending, language in LANGUAGES.items():
-            recording = name.removesuffix('.png') + ending
-            if recording not in files:
-                continue
-            write_file(folder / 'sounds' / recording, files[recording])
-            example = {'audio': f'sounds/{recording}', 'caption': [f'In {language}: {caption}']}
-            splits[draw_split(caption + ending)].append(example)
-    return 'spoken descriptions, ' + write_splits(folder, splits)
-
-
 def stamp_images(package):
     """Yields (file name, PNG, caption) of every captioned stamp in the Debian package."""
     files = read_stamps(package)
@@ -563,11 +534,11 @@ def stamp_images(package):
 
 
 def read_stamps(package):
-    """Returns {name below stamps/: bytes} of the images, texts and recordings in the package."""
+    """Returns {name below stamps/: bytes} of the images and texts in the package."""
     files = {}
     with open_debian_package(package) as archive:
         for member in archive:
-            if member.name.endswith(('.png', '.txt', *LANGUAGES)):
+            if member.name.endswith(('.png', '.txt')):
                 _, _, name = member.name.partition('/stamps/')
                 files[name] = archive.extractfile(member).read()
     return files

@@ -28,10 +28,6 @@ STAMPS = {
     'animals/frog_mirror.png': b'gorf',
     'fire/explosion.png': b'bang',
     'fire/explosion.txt': b'Boom!!!\n',
-    'animals/frog_desc_fr.ogg': b'grenouille',
-    'animals/frog_desc_ro.ogg': b'broasca',
-    'animals/frog_desc_ru.ogg': b'lyagushka',
-    'fire/explosion_desc_fr.ogg': b'boum',
 }
 
 
@@ -371,22 +367,6 @@ def test_shapes_take_the_place_of_stamps_that_cannot_be_fetched(
     output = capsys.readouterr().out
     assert 'could not fetch tuxpaint-stamps-default' in output
     assert 'to try again, delete stamps/' in output
-
-
-def test_each_spoken_description_names_its_language_and_has_a_split_of_its_own(tmp_path, expect):
-    path = write_stamps_package(tmp_path / 'tuxpaint-stamps-default_1_all.deb')
-    expect('tuxpaint-stamps-default', path)
-    demo_data.make(tmp_path / 'spoken', demo_data.build_spoken_stamps, tmp_path)
-    splits = read_splits(tmp_path / 'spoken')
-    expected = dict(train=[], val=[], test=[])
-    for ending, caption in (('fr', 'In French: A frog.'), ('ro', 'In Romanian: A frog.')):
-        split = demo_data.draw_split(f'A frog._desc_{ending}.ogg')
-        example = {'audio': f'sounds/animals/frog_desc_{ending}.ogg', 'caption': [caption]}
-        expected[split].append(example)
-    for split in splits:
-        assert sorted(map(str, splits[split])) == sorted(map(str, expected[split]))
-    recording = tmp_path / 'spoken/sounds/animals/frog_desc_fr.ogg'
-    assert recording.read_bytes() == b'grenouille'
 
 
 def test_easy_vqas_questions_make_captions(tmp_path):

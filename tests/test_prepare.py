@@ -64,7 +64,7 @@ def test_import_needs_a_checkpoint_and_a_folder(main):
             ['models/smollm2-135m', 'models/efficientnet-lite2', 'stamps'],
         ),
         (['demo-vqa'], ['models/smollm2-135m', 'models/efficientnet-lite0', 'easy_vqa']),
-        (['demo-audio'], ['models/smollm2-135m', 'models/whisper-tiny', 'spoken_stamps']),
+        (['demo-audio'], ['models/smollm2-135m', 'models/whisper-tiny', 'spoken_names']),
         (['emoji'], ['emoji']),
     ],
 )
