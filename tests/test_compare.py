@@ -1,72 +1,191 @@
-"""tools/compare.py: its table without any training, and the whole of it on tiny models."""
+"""tools/compare.py: its plan and its report without any training, and the whole of it on tiny
+models."""
 
 import json
 
 import pytest
-import torch
 from conftest import flags
-from safetensors.torch import save_file
 
-from tools import compare
+from tools import compare, compare_report
 
-FIRST = dict(score=80.0, val_loss=2.0, parameters=12000, seconds=0.5, peak_gb=1.0, iters=10)
-SECOND = FIRST | dict(score=90.0, val_loss=1.5, seconds=0.7, peak_gb=2.0)
-BLIND = FIRST | dict(score=30.0)
+FIRST = dict(exact=40.0, CIDEr=80.0, val_loss=2.0, s_per_step=0.5, peak_gb=1.0, steps=10)
+FIRST |= dict(parameters=12000, rate='')
 
 
-def table_lines(runs, names):
-    """Returns the lines of the table below its heading."""
-    return compare.table(runs, names).splitlines()[2:]
+def make_run(mechanism, seed=0, budget='samples', share='1', **numbers):
+    spec = dict(mechanism=mechanism, budget=budget, share=share, seed=str(seed))
+    return spec | FIRST | numbers
+
+
+def make_comparison(*runs, **others):
+    comparison = dict(command='compare', metric='exact', seeds=2, seconds=0.0, searches={})
+    return comparison | dict(runs=list(runs)) | others
+
+
+def table_lines(*runs, **others):
+    """Returns the lines of the first table below its heading."""
+    lines = compare_report.report(make_comparison(*runs, **others)).splitlines()
+    return [line for line in lines if line.startswith('|')][2:]
+
+
+# ---- noise ---------------------------------------------------------------------------------------
+
+
+def test_a_difference_within_the_spread_of_the_seeds_is_noise():
+    first = [50.0, 52.0, 54.0]
+    # mean 52, variance 4: 2.78 * sqrt(4 / 3 + 4 / 3) = 4.54
+    assert compare_report.differs(first, [56.6, 58.6, 54.6], 4.0)
+    assert not compare_report.differs(first, [56.5, 58.5, 54.5], 4.0)
+
+
+def test_seeds_that_agree_by_luck_have_the_noise_of_the_others():
+    # without the pooled variance, any difference would count
+    assert compare_report.differs([50.0, 50.0], [51.0, 51.0], 0.0)
+    assert not compare_report.differs([50.0, 50.0], [51.0, 51.0], 4.0)
+
+
+def test_of_one_seed_alone_nothing_is_said():
+    values = dict(mapl=[50.0], qp_l0=[10.0])
+    assert compare_report.better_than(values, ['mapl', 'qp_l0']) == {'mapl': '?', 'qp_l0': '-'}
+
+
+def test_those_that_are_worse_by_more_than_the_noise_are_named_by_rank():
+    values = dict(a=[90.0, 91.0], b=[88.0, 90.0], c=[50.0, 51.0], d=[49.0, 51.0])
+    assert compare_report.better_than(values, ['a', 'b', 'c', 'd']) == dict(
+        a='3-4', b='3-4', c='-', d='-'
+    )
+
+
+@pytest.mark.parametrize(
+    'numbers, text', [([], ''), ([3], '3'), ([2, 3, 4], '2-4'), ([2, 4, 5, 9], '2, 4-5, 9')]
+)
+def test_ranks_that_follow_one_another_are_a_range(numbers, text):
+    assert compare_report.ranges(numbers) == text
+
+
+# ---- tables --------------------------------------------------------------------------------------
 
 
 def test_mechanisms_are_ranked_by_their_mean_over_the_seeds():
-    runs = {('blind', 0): BLIND, ('blind', 1): BLIND}
-    runs |= {('mapl', 0): FIRST, ('mapl', 1): SECOND}
-    runs |= {('qp_l0', 0): SECOND, ('qp_l0', 1): SECOND}
-    assert table_lines(runs, ['mapl', 'qp_l0']) == [
-        '| 1 | qp_l0 | 90.0 ± 0.0 | 30.0 | 1.500 | 12,000 | 0.70 | 2.0 |',
-        '| 2 | mapl | 85.0 ± 7.1 | 30.0 | 1.750 | 12,000 | 0.60 | 2.0 |',
-        '',
+    runs = [make_run('mapl'), make_run('mapl', 1, exact=44.0, val_loss=1.5)]
+    runs += [make_run('qp_l0', exact=90.0), make_run('qp_l0', 1, exact=90.0)]
+    assert table_lines(*runs) == [
+        '| 1 | `qp_l0` | 2 | 2 of 2 | 90.0 ± 0.0 | 80.0 ± 0.0 | 2.000 ± 0.000 | 0.50 ± 0.00 | '
+        '1.0 ± 0.0 | 10 | 12,000 |',
+        '| 2 | `mapl` | - | 2 of 2 | 42.0 ± 2.8 | 80.0 ± 0.0 | 1.750 ± 0.354 | 0.50 ± 0.00 | '
+        '1.0 ± 0.0 | 10 | 12,000 |',
     ]
 
 
-def test_one_seed_has_no_spread():
-    runs = {('blind', 0): BLIND, ('mapl', 0): FIRST}
-    assert table_lines(runs, ['mapl'])[0].startswith('| 1 | mapl | 80.0 | 30.0 |')
+def test_a_lower_loss_is_better():
+    runs = [make_run('mapl', val_loss=2.5), make_run('qp_l0', val_loss=1.5)]
+    lines = table_lines(*runs, metric='val_loss')
+    assert lines[0].startswith('| 1 | `qp_l0` | ? | 1 of 2 |')
 
 
-def test_a_failure_stands_below_those_that_are_complete_with_its_reason():
-    runs = {('blind', 0): BLIND, ('epalm', 0): dict(failed='no layer'), ('mapl', 0): FIRST}
-    assert table_lines(runs, ['epalm', 'mapl'])[1:] == [
-        '| - | epalm (seed 0) | failed | | | | | |',
-        '',
-        'epalm, seed 0: no layer',
+def test_each_budget_and_share_has_a_table_of_its_own():
+    runs = [make_run('mapl', budget='seconds'), make_run('mapl'), make_run('mapl', share='0.1')]
+    lines = compare_report.report(make_comparison(*runs, seconds=60.0)).splitlines()
+    assert [line for line in lines if line.startswith('#')] == [
+        '## The same samples, 10% of the rows',
+        '## The same samples, 100% of the rows',
+        '## The same seconds (60), 100% of the rows',
     ]
 
 
-def test_nothing_is_ranked_without_the_text_only_baseline():
-    runs = {('blind', 0): dict(failed='no data'), ('mapl', 0): FIRST}
-    assert compare.rank(runs, ['mapl']) == []
-    assert table_lines(runs, ['mapl'])[0].startswith('| - | blind (seed 0) | failed')
+def test_a_failure_stands_below_the_tables_with_its_reason():
+    failed = dict(mechanism='epalm', budget='samples', share='0.1', seed='0', failed='no layer')
+    page = compare_report.report(make_comparison(failed, make_run('mapl')))
+    assert page.endswith(
+        '## Failed\n\n- `epalm`, the same samples, 10% of the rows, seed 0: no layer\n'
+    )
 
 
-def test_hyperparameters_stand_behind_the_mechanisms_file_and_win():
-    arguments = ['config/demo.py', '--n_queries=4', 'config/llm/opt_6_7b.py']
-    assert compare.train_arguments('mapl', 1, arguments) == [
-        'config/demo.py',
-        'config/llm/opt_6_7b.py',
-        'config/mechanism/mapl.py',
-        '--n_queries=4',
-        '--seed=1',
+def test_a_score_that_the_data_do_not_have_is_said_to_be_missing():
+    page = compare_report.report(make_comparison(make_run('mapl'), metric='category'))
+    assert 'No run has category match, %: choose another `--metric`.' in page
+
+
+def test_the_rate_with_the_lowest_loss_is_bold():
+    searches = dict(mapl={'1e-3': 2.5, '1e-2': 1.25, '1': None})
+    page = compare_report.report(make_comparison(searches=searches))
+    assert '| mechanism | 1e-3 | 1e-2 | 1 |' in page
+    assert '| `mapl` | 2.500 | **1.250** | failed |' in page
+
+
+# ---- the plan ------------------------------------------------------------------------------------
+
+
+def test_all_mechanisms_are_trained_with_the_first_seed_before_the_second():
+    config = dict(mechanisms='mapl', compare_seeds='0,1', shares='0.1,1', seconds=60.0)
+    plan = compare.plan_runs(config)
+    assert [run.seed for run in plan] == ['0'] * 8 + ['1'] * 8
+    assert plan[:3] == [
+        compare.Run('blind', 'samples', '0.1', '0'),
+        compare.Run('mapl', 'samples', '0.1', '0'),
+        compare.Run('blind', 'samples', '1', '0'),
     ]
-    assert compare.train_arguments('blind', 0, arguments) == [
-        'config/demo.py',
-        'config/llm/opt_6_7b.py',
-        '--n_queries=4',
-        '--encoder=None',
-        '--cache_features=False',
-        '--seed=0',
-    ]
+    assert plan[4] == compare.Run('blind', 'seconds', '0.1', '0')
+
+
+def test_the_rest_is_judged_by_runs_of_the_same_mechanism():
+    plan = [compare.Run(name, 'samples', '1', '0') for name in ('mapl', 'qp_l0', 'mapl', 'qp_l0')]
+    durations = dict(mapl=[600.0], qp_l0=[3000.0])
+    line = compare.progress(2, plan, [dict(failed='no layer'), {}], durations)
+    assert line.startswith('2 of 4 runs done, 1 failed; the rest takes about 1 h 00 min, until ')
+    # nothing was done in this call, all was read
+    assert compare.progress(2, plan, [], dict(mapl=[], qp_l0=[])) == '2 of 4 runs done'
+
+
+CONFIG = dict(compare_dir='out/x', rate_name='muon_rate', seconds=0.0)
+
+
+def resolved(name, *rest, **spec):
+    run = compare.Run(name, 'samples', '0.1', '1', **spec)
+    return compare.resolve('train.py', compare.train_arguments(run, CONFIG, list(rest)))
+
+
+def test_the_budget_and_the_data_are_the_same_for_all_mechanisms():
+    # whose file has batch_size=8 and accumulate=2
+    config = resolved('c_attn', 'config/emoji.py', '--max_iters=7')
+    expected = dict(batch_size=48, accumulate=1, max_iters=7, train_rows=0.1, seed=1)
+    assert {name: config[name] for name in expected} == expected
+    assert config['out_dir'] == 'out/x/c_attn-samples-0.1-1'
+
+
+def test_what_the_data_sets_config_says_of_its_own_mechanism_is_taken_back():
+    config = resolved('qp_l0', 'config/emoji.py')
+    # those of config/emoji.py are True, 'cls' and 'none'
+    assert not config['token_norm']
+    assert config['source_tokens'] == 'all'
+    assert config['activation'] == 'gelu'
+    assert config['n_prompt'] == 1
+    assert config['prefix_start'] == '<|endoftext|>'
+
+
+def test_hyperparameters_of_the_command_line_win():
+    config = resolved(
+        'qp_inner', 'config/emoji.py', '--source_layers=1', '--n_prompt=3', rate='0.5'
+    )
+    assert config['source_layers'] == 1
+    assert config['n_prompt'] == 3
+    assert config['muon_rate'] == 0.5
+    assert config['out_dir'] == 'out/x/qp_inner-samples-0.1-1-0.5'
+
+
+def test_the_text_only_baseline_has_no_encoder():
+    assert resolved('blind', 'config/emoji.py')['encoder'] is None
+
+
+def test_the_steps_that_fit_into_the_seconds_follow_from_the_run_with_the_samples(tmp_path):
+    run = compare.Run('mapl', 'seconds', '1', '0')
+    config = dict(compare_dir=str(tmp_path), seconds=60.0)
+    with pytest.raises(compare.RunFailed, match='its speed is not known'):
+        compare.steps_of(run, config, 10)
+    folder = tmp_path / 'mapl-samples-1-0'
+    folder.mkdir()
+    (folder / 'trained.json').write_text(json.dumps(dict(s_per_step=0.25)))
+    assert compare.steps_of(run, config, 10) == 240
 
 
 @pytest.mark.parametrize(
@@ -74,12 +193,35 @@ def test_hyperparameters_stand_behind_the_mechanisms_file_and_win():
     [
         (['config/demo.py', '--mechanisms=limbo'], 'config/mechanism/limbo.py'),
         (['config/demo.py', '--compare_seeds=0,x'], "'x' is no seed"),
+        (['config/demo.py', '--shares=0.1,2'], "shares: '2': expected fractions"),
+        (['config/demo.py', '--rates=1e-3,fast'], "rates: 'fast': expected numbers"),
         (['config/demo.py', '--split=train'], "expected one of 'val', 'test'"),
         (['--max_iters=2'], 'give the config file of a data set'),
+        (['config/demo.py', '--max_iters=0'], 'give --max_iters'),
+        (['config/demo.py', '--max_itres=2'], "did you mean 'max_iters'?"),
     ],
 )
 def test_a_mistake_is_named_before_anything_is_trained(arguments, message, run):
     assert message in run('tools/compare.py', *arguments, fails=True)
+
+
+# ---- the whole of it -----------------------------------------------------------------------------
+
+
+def test_the_report_is_made_anew_from_its_numbers(run, tmp_path):
+    runs = []
+    for share in ('0.1', '1'):
+        runs += [make_run('blind', exact=1.0, share=share), make_run('mapl', share=share)]
+    source = tmp_path / 'earlier.json'
+    source.write_text(json.dumps(make_comparison(*runs)))
+    out = tmp_path / 'compare'
+    arguments = flags(redraw=source, compare_dir=out, metric='CIDEr')
+    output = run('tools/compare.py', *arguments)
+    assert output.strip() == (out / 'compare.md').read_text().strip()
+    assert 'Ranked by CIDEr' in output
+    assert json.loads((out / 'compare.json').read_text())['runs'] == runs
+    for name in ('score_against_time', 'score_against_rows'):
+        assert (out / f'{name}.png').stat().st_size > 0
 
 
 def write_config(path, **hyperparameters):
@@ -88,11 +230,9 @@ def write_config(path, **hyperparameters):
     return path
 
 
-@pytest.mark.slow
-def test_mechanisms_are_trained_scored_and_ranked_and_a_second_run_repeats_only_failures(
-    llm, encoder, pictures, run, tmp_path
-):
-    out = tmp_path / 'compare'
+@pytest.fixture
+def tiny_comparison(llm, encoder, pictures, tmp_path):
+    """The arguments of a comparison of tiny models: one budget, share and seed."""
     config = write_config(
         tmp_path / 'tiny.py',
         llm=str(llm),
@@ -103,49 +243,79 @@ def test_mechanisms_are_trained_scored_and_ranked_and_a_second_run_repeats_only_
         batch_size=8,
         max_iters=2,
         eval_interval=2,
+        log_interval=1,
         num_workers=0,
         n_samples=0,
         cache_dir=str(tmp_path / 'cache'),
     )
+    values = dict(
+        compare_dir=tmp_path / 'compare',
+        compare_seeds='0',
+        shares='1',
+        adapter_dim=32,
+        mapper_heads=4,
+        eval_options='--num_beams=1 --max_new_tokens=4',
+    )
+    return [config, *flags(**values)]
+
+
+@pytest.mark.slow
+def test_mechanisms_are_trained_and_scored_and_a_second_start_repeats_only_failures(
+    tiny_comparison, run, tmp_path
+):
+    out = tmp_path / 'compare'
     # qp_inner fails: it reads 4 source layers of an encoder that has 2
-    names = 'limber_1,r_linear,qp_inner'
-    arguments = flags(compare_dir=out, mechanisms=names, adapter_dim=32, mapper_heads=4)
-    output = run('tools/compare.py', config, *arguments)
-    runs = json.loads((out / 'compare.json').read_text())
-    assert set(runs) == {'blind-0', 'limber_1-0', 'r_linear-0', 'qp_inner-0'}
+    arguments = [*tiny_comparison, '--mechanisms=limber_1,qp_inner']
+    output = run('tools/compare.py', *arguments)
+    results = json.loads((out / 'compare.json').read_text())['runs']
+    assert [result['mechanism'] for result in results] == ['blind', 'limber_1', 'qp_inner']
     # a weight 48 x 64 and a bias
-    assert runs['limber_1-0']['parameters'] == 48 * 64 + 64
-    assert runs['r_linear-0']['iters'] == 2
-    assert 'source_layers=4' in runs['qp_inner-0']['failed']
-    assert 'qp_inner (seed 0) | failed' in output
-    assert (out / 'compare.png').stat().st_size > 0
+    assert results[1]['parameters'] == 48 * 64 + 64
+    assert results[1]['steps'] == 2
+    assert 'source_layers=4' in results[2]['failed']
+    assert '3 of 3 runs done, 1 failed' in output
+    assert (out / 'score_against_time.png').stat().st_size > 0
     assert output.rstrip().endswith((out / 'compare.md').read_text().rstrip())
 
-    checkpoint = out / 'r_linear-0/best.safetensors'
+    checkpoint = out / 'limber_1-samples-1-0/best.safetensors'
     written = checkpoint.stat().st_mtime_ns
-    output = run('tools/compare.py', config, *arguments)
+    output = run('tools/compare.py', *arguments)
     assert output.count('>>>') == 1
     assert '>>> python train.py' in output
     assert checkpoint.stat().st_mtime_ns == written
 
+    # a run that is complete is not taken for one with another budget
+    message = run('tools/compare.py', *arguments, '--max_iters=3', fails=True)
+    assert 'max_iters=2, now 3' in message
 
-def test_a_run_that_is_complete_is_read_and_not_trained_again(run, tmp_path):
-    """The quick end-to-end test: blind and one mechanism have run before."""
-    for name, score in (('blind', 10.0), ('mapl', 20.0)):
-        folder = tmp_path / f'{name}-0'
-        folder.mkdir()
-        save_file({'weight': torch.zeros(3, 4)}, folder / 'best.safetensors')
-        (folder / 'eval_test.json').write_text(json.dumps(dict(scores=dict(CIDEr=score))))
-        entries = [
-            dict(iter=1, loss=3.0, ms=100.0, peak_gb=0.5),
-            dict(iter=2, loss=2.0, ms=300.0, peak_gb=0.7),
-            dict(iter=2, val_loss=2.5),
-        ]
-        (folder / 'metrics.jsonl').write_text('\n'.join(map(json.dumps, entries)))
-    arguments = [f'--compare_dir={tmp_path}', '--mechanisms=mapl']
-    output = run('tools/compare.py', 'config/demo.py', *arguments)
-    assert '>>>' not in output
-    assert '| 1 | mapl | 20.0 | 10.0 | 2.500 | 12 | 0.20 | 0.7 |' in output
-    runs = json.loads((tmp_path / 'compare.json').read_text())
-    assert runs['mapl-0']['iters'] == 2
-    assert (tmp_path / 'compare.png').stat().st_size > 0
+
+@pytest.mark.slow
+def test_other_evaluations_of_a_run_do_not_train_it_again(tiny_comparison, run):
+    arguments = [*tiny_comparison, '--mechanisms=limber_1']
+    run('tools/compare.py', *arguments)
+    output = run('tools/compare.py', *arguments, '--eval_options=--num_beams=2')
+    assert output.count('>>> python eval_caption.py') == 2
+    assert '>>> python train.py' not in output
+
+
+@pytest.mark.slow
+def test_rates_are_searched_once_and_seconds_become_steps(tiny_comparison, run, tmp_path):
+    values = dict(mechanisms='limber_1', rates='1e-9,1e-1', shares='0.5,1', seconds=0.2)
+    output = run('tools/compare.py', *tiny_comparison, *flags(**values))
+    comparison = json.loads((tmp_path / 'compare/compare.json').read_text())
+    losses = comparison['searches']['limber_1']
+    best = min(losses, key=losses.get)
+    results = [result for result in comparison['runs'] if result['mechanism'] == 'limber_1']
+    assert [(result['budget'], result['share']) for result in results] == [
+        ('samples', '0.5'),
+        ('samples', '1'),
+        ('seconds', '0.5'),
+        ('seconds', '1'),
+    ]
+    assert {result['rate'] for result in results} == {best}
+    for samples, seconds in zip(results[:2], results[2:]):
+        assert seconds['steps'] == max(1, round(0.2 / samples['s_per_step']))
+    # two more than the eight runs: what the search trained is one of them
+    assert output.count('>>> python train.py') == 10
+    assert output.count('>>> python eval_caption.py') == 8
+    assert (tmp_path / 'compare/score_against_rows.png').stat().st_size > 0

@@ -1,30 +1,75 @@
 """
-Compares the mechanisms as the paper did: trains each of them on the same data with the same budget
-and seeds, and writes one table and one picture.
+Compares the mechanisms as the papers did: trains each of them on the same data with several seeds,
+on several shares of the rows, and says which differences are larger than the noise.
 
-    python -m tools.compare config/demo.py --max_iters=60 --source_layers=1
-    python -m tools.compare config/data/coco.py --mechanisms=qp_l0,r_linear --compare_seeds=0,1,2
+    python -m tools.compare config/demo.py --max_iters=400 --batch_size=48 --image_size=256
+    python -m tools.compare config/demo.py --max_iters=400 --rates=1e-3,1e-2,3e-2 --seconds=600
+    python -m tools.compare config/data/coco.py --mechanisms=qp_l0,r_linear --max_iters=20000
+    python -m tools.compare --redraw=docs/compare.json --compare_dir=docs
 
-All other arguments go to every train.py: config files in front of config/mechanism/<name>.py, and
-hyperparameters behind it.
+All arguments that are not listed by --help go to every train.py: config files in front of
+config/mechanism/<name>.py, hyperparameters behind it, where they win. (A CNN has one layer to read,
+so it needs --source_layers=1; R-* need a grid that 2x2 patches tile, --image_size=256 for
+EfficientNet-Lite0.) What the config file of the data set says of its own mechanism is taken back:
+a connector, its layers and its prompt tokens are those of the mechanism's file.
 
-Writes compare.md, compare.json and compare.png into compare_dir. Started again, it continues where
-it was stopped. A mechanism that fails stands in the table as failed, with the reason below it.
+The budget of *samples*: all runs take max_iters steps of batch_size x accumulate as the data set's
+config and the command line say, whatever a mechanism's file says.
+
+The budget of *seconds* (--seconds=600; 0 = none): a second series of runs. From the run of the same
+mechanism, share and seed with the budget of samples the seconds of a step are known, the median of
+the log lines, and with them how many steps fit into the budget, of which the learning rate's
+schedule is made. Caching the features, validation and evaluation are not counted. So run it on a
+machine that does nothing else.
+
+--rates: the mechanisms' files have the papers' learning rates, which are too small for a budget of
+a few hundred steps. The first seed is trained on the smallest share with each of the rates, and
+the rate with the lowest validation loss is taken for all runs of the mechanism, the text-only
+baseline included. Without, each has its own.
+
+A difference is called larger than the noise where it exceeds t * sqrt(v1 / n1 + v2 / n2): n seeds,
+v the variance over them or the mean variance of all mechanisms in the table, whichever is larger
+(three seeds that agree by luck prove nothing), t the 97.5% quantile of Student's distribution with
+n1 + n2 - 2 degrees of freedom, 2.8 for three seeds. Of twenty comparisons of equals at most about
+one is wrong. This noise is of the seeds, which draw the rows, the first weights and the batches;
+another test split would add its own.
+
+Writes compare.json, compare.md, score_against_time.png and score_against_rows.png into compare_dir
+after every run. It comes to all mechanisms with the first seed before the second, so a comparison
+that is stopped early is one. Started again, it goes on where it was stopped: a run is a folder of
+its own, and one that is complete is only read. A run that fails stands in the report with the
+reason, and is tried again by the next start.
 """
 
 import functools
+import itertools
 import json
+import math
 import os
+import shlex
+import signal
 import statistics
 import subprocess
 import sys
+import time
+from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 
 from safetensors import safe_open
 
-from configurator import configure, hyperparameters, one_of
-from nanopalm.files import write_atomically
+from adapters import AdapterConfig
+from configurator import (
+    at_least,
+    configure,
+    hyperparameters,
+    may_change_on_resume,
+    one_of,
+    script_scope,
+)
+from nanopalm.errors import explain_errors
+from nanopalm.runs import check_unchanged, write_text
 from tools import MECHANISMS
+from tools.compare_report import write_report
 
 # ---- hyperparameters -----------------------------------------------------------------------------
 
@@ -33,38 +78,68 @@ from tools import MECHANISMS
 compare_dir = 'out/compare'
 # names in config/mechanism/, with commas between them
 mechanisms = MECHANISMS
-# each mechanism is trained with each of them: '0,1,2'
-compare_seeds = '0'
-# 'val' or 'test': what the mechanisms are compared on
+# each mechanism is trained with each of them
+compare_seeds = '0,1,2'
+# and on each of these shares of the training rows
+shares = '0.1,1'
+# and once more with a budget of so many seconds; 0 = only with the budget of samples
+seconds: at_least(0) = 0.0
+# the learning rates that are tried for each mechanism; '' = the one that it has
+rates = ''
+# what `rates` are of
+rate_name: one_of('learning_rate', 'muon_rate') = 'learning_rate'
+
+# -- what they are compared by
+# what the mechanisms are ranked by and the figures show
+metric: one_of('exact', 'category', 'CIDEr', 'val_loss') = 'exact'
+# 'val' or 'test': what the scores are of
 split: one_of('val', 'test') = 'test'
+# hyperparameters of eval_caption.py: '--num_beams=1 --max_rows=100'
+eval_options = ''
+# a compare.json: its table and figures are made anew, and nothing is trained
+redraw = ''
 
 # ---- constants -----------------------------------------------------------------------------------
 
-# the text-only baseline stands in front of the mechanisms
+# the text-only baseline is compared like a mechanism
 BLIND = 'blind'
 BLIND_ARGUMENTS = ['--encoder=None', '--cache_features=False']
-HEADINGS = (
-    '| rank | mechanism | CIDEr | blind | val. loss | trained parameters | s / step | peak GB |'
-)
+# what makes a mechanism; the other two belong to the LLM and to the size of the data set
+OF_THE_DATA = ('prefix_start', 'source_dropout')
+OF_THE_MECHANISM = [f.name for f in fields(AdapterConfig) if f.name not in OF_THE_DATA]
+SCORES = ('exact', 'category', 'CIDEr')
+
+
+@dataclass(frozen=True)
+class Run:
+    mechanism: str
+    # 'samples' or 'seconds'
+    budget: str
+    # of the training rows, as it was written
+    share: str
+    seed: str
+    # the learning rate, as it was written; '' = the mechanism's own
+    rate: str = ''
+
+
+class RunFailed(Exception):
+    """A run that could not be trained or evaluated, with the reason."""
 
 
 def main(arguments):
     own = [argument for argument in arguments if is_own(argument)]
     rest = [argument for argument in arguments if not is_own(argument)]
     config = configure(globals(), own)
-    names = config['mechanisms'].split(',')
-    seeds = config['compare_seeds'].split(',')
-    check(names, seeds, rest)
-    folder = config['compare_dir']
-    os.makedirs(folder, exist_ok=True)
-    # {(name, seed): its row, or dict(failed=why)}
-    runs = {}
-    for seed in seeds:
-        for name in [BLIND, *names]:
-            out_dir = f'{folder}/{name}-{seed}'
-            training = train_arguments(name, seed, rest)
-            runs[name, seed] = run(out_dir, training, config['split'])
-            write_report(folder, runs, names, rest)
+    explain_errors(on_interrupt='interrupted; the same command goes on from here')
+    if config['redraw']:
+        comparison = json.loads(Path(config['redraw']).read_text(encoding='utf-8'))
+        print(write_report(config['compare_dir'], comparison | dict(metric=config['metric'])))
+        return
+    check(config, rest)
+    # ended by `kill`, too, it ends the training that it has started
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    os.makedirs(config['compare_dir'], exist_ok=True)
+    compare(config, rest, shlex.join(arguments))
 
 
 def is_own(argument):
@@ -73,170 +148,278 @@ def is_own(argument):
     return argument == '-h' or name == 'help' or name in hyperparameters(globals())
 
 
-def check(names, seeds, arguments):
-    """Exits with a message if a mechanism does not exist, a seed is no number, or no data set is
-    given."""
-    for name in names:
+def check(config, rest):
+    """Exits with a message if a value is none, a mechanism does not exist, no data set is given, or
+    the budget of samples is unknown."""
+    for name in config['mechanisms'].split(','):
         path = f'config/mechanism/{name}.py'
         if not os.path.exists(path):
             sys.exit(f'no such mechanism: {path}')
-    for seed in seeds:
+    for seed in config['compare_seeds'].split(','):
         if not seed.isdecimal():
             sys.exit(f'compare_seeds: {seed!r} is no seed, expected whole numbers such as 0,1,2')
-    if all(argument.startswith('--') for argument in arguments):
+    for share in config['shares'].split(','):
+        if not 0 < number(share) <= 1:
+            sys.exit(f'shares: {share!r}: expected fractions of the training rows such as 0.1,1')
+    for rate in filter(None, config['rates'].split(',')):
+        if not number(rate) > 0:
+            sys.exit(f'rates: {rate!r}: expected numbers above 0 such as 1e-3,1e-2')
+    if all(argument.startswith('--') for argument in rest):
         sys.exit('give the config file of a data set, such as config/demo.py')
+    if not resolve('train.py', rest)['max_iters']:
+        sys.exit('give --max_iters, the steps of a run: on all shares they are the same')
+
+
+def number(text):
+    """Returns the number that a text spells, NaN where it spells none."""
+    try:
+        return float(text)
+    except ValueError:
+        return math.nan
+
+
+# ---- all runs ------------------------------------------------------------------------------------
+
+
+def compare(config, rest, command):
+    """Makes all runs, and writes the report after each of them."""
+    comparison = dict(
+        command=f'python -m tools.compare {command}',
+        metric=config['metric'],
+        seeds=len(config['compare_seeds'].split(',')),
+        seconds=config['seconds'],
+        searches={},
+        runs=[],
+    )
+    plan = plan_runs(config)
+    # {mechanism: seconds that each of its runs took}, without those that were complete
+    durations = {name: [] for name in names_of(config)}
+    for n_done, run in enumerate(plan, start=1):
+        began = time.time()
+        try:
+            run, result = carry_out(run, config, rest, comparison['searches'])
+        except RunFailed as failure:
+            print(f'failed: {failure}', flush=True)
+            result = dict(failed=str(failure))
+        if result.pop('new', False):
+            durations[run.mechanism].append(time.time() - began)
+        comparison['runs'].append(asdict(run) | result)
+        text = write_report(config['compare_dir'], comparison)
+        print(progress(n_done, plan, comparison['runs'], durations), flush=True)
+    print('\n' + text)
+
+
+def names_of(config):
+    return [BLIND, *config['mechanisms'].split(',')]
+
+
+def plan_runs(config):
+    """Returns all runs in their order, with the first seed before the second."""
+    budgets = ['samples']
+    if config['seconds']:
+        budgets.append('seconds')
+    seeds = config['compare_seeds'].split(',')
+    shares = config['shares'].split(',')
+    combinations = itertools.product(seeds, budgets, shares, names_of(config))
+    return [Run(name, budget, share, seed) for seed, budget, share, name in combinations]
+
+
+def progress(n_done, plan, results, durations):
+    """Returns a line that says what is done, and how long the rest may take, judged by the runs of
+    the same mechanism, or by all where there is none."""
+    failures = sum('failed' in result for result in results)
+    line = f'{n_done} of {len(plan)} runs done'
+    if failures:
+        line += f', {failures} failed'
+    known = list(itertools.chain(*durations.values()))
+    if not known or n_done == len(plan):
+        return line
+    left = 0
+    for run in plan[n_done:]:
+        left += statistics.mean(durations[run.mechanism] or known)
+    minutes = math.ceil(left / 60)
+    end = time.strftime('%a %H:%M', time.localtime(time.time() + left))
+    return f'{line}; the rest takes about {minutes // 60} h {minutes % 60:02} min, until {end}'
+
+
+def carry_out(run, config, rest, searches):
+    """Trains and evaluates a run, unless that was done. Returns (the run with its learning rate,
+    its numbers, with new=True if something had to be done). Raises RunFailed."""
+    if config['rates']:
+        run = replace(run, rate=find_rate(run.mechanism, config, rest, searches))
+    numbers, trained_now = train(run, config, rest)
+    scores, evaluated_now = evaluate(run, config)
+    return run, numbers | scores | dict(new=trained_now or evaluated_now)
+
+
+def find_rate(mechanism, config, rest, searches):
+    """Returns the learning rate with which the first seed has the lowest validation loss on the
+    smallest share. searches: {mechanism: {rate: validation loss, None if it failed}}, which this
+    completes."""
+    if mechanism not in searches:
+        share = min(config['shares'].split(','), key=float)
+        seed = config['compare_seeds'].split(',')[0]
+        losses = {}
+        for rate in config['rates'].split(','):
+            losses[rate] = None
+            try:
+                numbers, _ = train(Run(mechanism, 'samples', share, seed, rate), config, rest)
+                losses[rate] = numbers['val_loss']
+            except RunFailed as failure:
+                print(f'failed: {failure}', flush=True)
+        searches[mechanism] = losses
+    losses = {rate: loss for rate, loss in searches[mechanism].items() if loss is not None}
+    if not losses:
+        raise RunFailed(f'it failed with each of the rates {config["rates"]}; see its logs')
+    return min(losses, key=losses.get)
 
 
 # ---- a run ---------------------------------------------------------------------------------------
 
 
-def train_arguments(name, seed, arguments):
-    """Returns the arguments of train.py for a mechanism, or for the text-only baseline."""
-    config_files = [argument for argument in arguments if not argument.startswith('--')]
-    overrides = [argument for argument in arguments if argument.startswith('--')]
-    if name == BLIND:
+def train(run, config, rest):
+    """Trains a run, unless that was done. Returns (its numbers, whether something was done). Raises
+    RunFailed."""
+    out_dir = out_dir_of(run, config)
+    arguments = train_arguments(run, config, rest)
+    path = Path(out_dir, 'trained.json')
+    if path.exists():
+        check_same(arguments)
+        return json.loads(path.read_text(encoding='utf-8')), False
+    if not os.path.exists(f'{out_dir}/resume.pt'):
+        # stopped while the first checkpoint was written
+        for which in ('best', 'last'):
+            Path(out_dir, f'{which}.safetensors').unlink(missing_ok=True)
+    run_script('train.py', [*arguments, '--init_from=auto'], f'{out_dir}.log')
+    numbers = read_training(out_dir)
+    write_text(path, json.dumps(numbers))
+    # the largest of its files, which nobody needs any more
+    Path(out_dir, 'resume.pt').unlink()
+    return numbers, True
+
+
+def out_dir_of(run, config):
+    name = f'{run.mechanism}-{run.budget}-{run.share}-{run.seed}'
+    if run.rate:
+        name += f'-{run.rate}'
+    return f'{config["compare_dir"]}/{name}'
+
+
+def train_arguments(run, config, rest):
+    """Returns the arguments of train.py for a run."""
+    files = [argument for argument in rest if not argument.startswith('--')]
+    overrides = [argument for argument in rest if argument.startswith('--')]
+    base = resolve('train.py', rest)
+    if run.mechanism == BLIND:
         overrides += BLIND_ARGUMENTS
     else:
-        config_files.append(f'config/mechanism/{name}.py')
-    return [*config_files, *overrides, f'--seed={seed}']
+        mechanism = f'config/mechanism/{run.mechanism}.py'
+        overrides = [*as_its_file_says(mechanism, files), *overrides]
+        files = [*files, mechanism]
+    if run.rate:
+        overrides.append(f'--{config["rate_name"]}={run.rate}')
+    return [
+        *files,
+        *overrides,
+        f'--batch_size={base["batch_size"]}',
+        f'--accumulate={base["accumulate"]}',
+        f'--max_iters={steps_of(run, config, base["max_iters"])}',
+        f'--train_rows={run.share}',
+        f'--seed={run.seed}',
+        f'--out_dir={out_dir_of(run, config)}',
+    ]
 
 
-def run(out_dir, training, split):
-    """Trains and evaluates a mechanism, unless that was done. Returns its numbers, or
-    dict(failed=why)."""
-    scores = f'{out_dir}/eval_{split}.json'
-    if not os.path.exists(scores):
-        train = ['train.py', *training, f'--out_dir={out_dir}', '--init_from=auto']
-        evaluate = ['eval_caption.py', f'--out_dir={out_dir}', f'--split={split}']
-        reason = run_script(train, f'{out_dir}.log') or run_script(evaluate, f'{out_dir}.log')
-        if reason:
-            print(reason, flush=True)
-            return dict(failed=reason)
-    return read_run(out_dir, scores)
+def as_its_file_says(mechanism, files):
+    """Returns the arguments that take back what the config file of a data set says of a mechanism
+    of its own, and the mechanism's file does not mention."""
+    wanted = resolve('train.py', [mechanism])
+    given = resolve('train.py', [*files, mechanism])
+    names = [name for name in OF_THE_MECHANISM if given[name] != wanted[name]]
+    return [f'--{name}={wanted[name]}' for name in names]
 
 
-def run_script(command, log):
-    """Runs a script and appends what it prints to a log. Returns '', or the last line if it
-    failed."""
-    print(f'\n>>> python {" ".join(command)}', flush=True)
+def steps_of(run, config, max_iters):
+    """Returns the steps of a run. With a budget of seconds, they are as many as fit into it, judged
+    by the same run with the budget of samples; RunFailed where that one failed."""
+    if run.budget == 'samples':
+        return max_iters
+    path = Path(out_dir_of(replace(run, budget='samples'), config), 'trained.json')
+    if not path.exists():
+        raise RunFailed('its run with the budget of samples failed, so its speed is not known')
+    seconds_per_step = json.loads(path.read_text(encoding='utf-8'))['s_per_step']
+    return max(1, round(config['seconds'] / seconds_per_step))
+
+
+def check_same(arguments):
+    """Raises ValueError where a run that is complete was trained with other hyperparameters."""
+    allowed = may_change_on_resume(scope_of('train.py')) | {'init_from', 'data_digest'}
+    check_unchanged(resolve('train.py', arguments), allowed - {'max_iters'})
+
+
+def evaluate(run, config):
+    """Evaluates a run, unless that was done in the same way. Returns ({metric: score}, whether
+    something was done). Raises RunFailed."""
+    out_dir = out_dir_of(run, config)
+    arguments = [f'--out_dir={out_dir}', f'--split={config["split"]}']
+    arguments += shlex.split(config['eval_options'])
+    path = Path(out_dir, f'eval_{config["split"]}.json')
+    done = path.exists() and read_result(path)['knobs'] == resolve('eval_caption.py', arguments)
+    if not done:
+        run_script('eval_caption.py', arguments, f'{out_dir}.log')
+    scores = read_result(path)['scores']
+    return {name: scores[name] for name in SCORES if name in scores}, not done
+
+
+def read_result(path):
+    return json.loads(path.read_text(encoding='utf-8'))
+
+
+def run_script(script, arguments, log):
+    """Runs a script and appends what it prints to a log. Raises RunFailed with its last line."""
+    print(f'\n>>> python {script} {shlex.join(arguments)}', flush=True)
+    command = [sys.executable, script, *arguments]
     with open(log, 'a', encoding='utf-8') as file:
-        process = subprocess.run([sys.executable, *command], stdout=file, stderr=subprocess.STDOUT)
-    if process.returncode == 0:
-        return ''
-    lines = Path(log).read_text(encoding='utf-8').strip().splitlines()
-    return lines[-1] if lines else f'exit status {process.returncode}'
+        process = subprocess.run(command, stdout=file, stderr=subprocess.STDOUT)
+    if process.returncode < 0:
+        raise RunFailed(f'{script} was killed by signal {-process.returncode}; see {log}')
+    if process.returncode:
+        lines = Path(log).read_text(encoding='utf-8').strip().splitlines()
+        raise RunFailed(lines[-1] if lines else f'exit status {process.returncode}')
 
 
-def read_run(out_dir, scores):
-    """Returns the numbers of a run that is complete."""
+def read_training(out_dir):
+    """Returns the numbers of a training that is complete."""
     lines = Path(f'{out_dir}/metrics.jsonl').read_text(encoding='utf-8').splitlines()
     entries = [json.loads(line) for line in lines]
-    steps = [entry for entry in entries if 'loss' in entry]
+    logged = [entry for entry in entries if 'loss' in entry]
     return dict(
-        score=json.loads(Path(scores).read_text(encoding='utf-8'))['scores']['CIDEr'],
         val_loss=min(entry['val_loss'] for entry in entries if 'val_loss' in entry),
         parameters=count_parameters(f'{out_dir}/best.safetensors'),
-        seconds=statistics.median(step['ms'] for step in steps) / 1e3,
-        peak_gb=max(step['peak_gb'] for step in steps),
-        iters=steps[-1]['iter'],
+        s_per_step=statistics.median(entry['ms'] for entry in logged) / 1e3,
+        peak_gb=max(entry['peak_gb'] for entry in logged),
+        steps=logged[-1]['iter'],
     )
 
 
 def count_parameters(checkpoint):
     """Returns the number of trained parameters in a checkpoint."""
     with safe_open(checkpoint, 'pt') as file:
-        return sum(file.get_tensor(name).numel() for name in file.keys())
+        return sum(math.prod(file.get_slice(name).get_shape()) for name in file.keys())
 
 
-# ---- the report ----------------------------------------------------------------------------------
+# ---- the scripts' hyperparameters ----------------------------------------------------------------
 
 
-def write_report(folder, runs, names, arguments):
-    """Writes and prints all that is known so far."""
-    text = f'`python -m tools.compare {" ".join(arguments)}`\n\n{table(runs, names)}'
-    write_text(f'{folder}/compare.md', text)
-    by_name = {f'{name}-{seed}': result for (name, seed), result in runs.items()}
-    write_text(f'{folder}/compare.json', json.dumps(by_name, indent=1))
-    if rank(runs, names):
-        draw(f'{folder}/compare.png', runs, names)
-    print('\n' + text, flush=True)
+@functools.cache
+def scope_of(script):
+    return script_scope(script)
 
 
-def values_of(runs, name, key):
-    """Returns a number of a mechanism for every seed that did not fail."""
-    return [result[key] for (other, _), result in runs.items() if other == name and key in result]
-
-
-def rank(runs, names):
-    """Returns the mechanisms that are complete, from the best to the worst; none before the
-    text-only baseline is."""
-    if not values_of(runs, BLIND, 'score'):
-        return []
-    means = {}
-    for name in names:
-        scores = values_of(runs, name, 'score')
-        if scores:
-            means[name] = statistics.mean(scores)
-    return sorted(means, key=means.get, reverse=True)
-
-
-def table(runs, names):
-    """Returns the mechanisms from the best to the worst, then those that failed, as Markdown."""
-    lines = [HEADINGS, '|--:|---|--:|--:|--:|--:|--:|--:|']
-    for place, name in enumerate(rank(runs, names), start=1):
-        lines.append(table_row(runs, place, name))
-    reasons = []
-    for (name, seed), result in runs.items():
-        if 'failed' in result:
-            lines.append(f'| - | {name} (seed {seed}) | failed | | | | | |')
-            reasons.append(f'{name}, seed {seed}: {result["failed"]}')
-    return '\n'.join([*lines, '', *reasons]) + '\n'
-
-
-def table_row(runs, place, name):
-    scores = values_of(runs, name, 'score')
-    score = f'{statistics.mean(scores):.1f}'
-    if len(scores) > 1:
-        score += f' ± {statistics.stdev(scores):.1f}'
-    blind = statistics.mean(values_of(runs, BLIND, 'score'))
-    val_loss = statistics.mean(values_of(runs, name, 'val_loss'))
-    parameters = values_of(runs, name, 'parameters')[0]
-    seconds = statistics.mean(values_of(runs, name, 'seconds'))
-    peak_gb = max(values_of(runs, name, 'peak_gb'))
-    return (
-        f'| {place} | {name} | {score} | {blind:.1f} | {val_loss:.3f} | {parameters:,} | '
-        f'{seconds:.2f} | {peak_gb:.1f} |'
-    )
-
-
-def write_text(path, text):
-    def write(temporary):
-        Path(temporary).write_text(text, encoding='utf-8')
-
-    write_atomically(path, write)
-
-
-def draw(path, runs, names):
-    """Draws the mean score of every mechanism as a bar, the best on top, and the text-only
-    baseline as a line."""
-    # matplotlib takes a second to import, and --help needs none
-    import matplotlib
-
-    matplotlib.use('Agg')
-    import matplotlib.pyplot as plt
-
-    # bars are drawn from the bottom to the top
-    ranked = rank(runs, names)[::-1]
-    means = [statistics.mean(values_of(runs, name, 'score')) for name in ranked]
-    figure, axes = plt.subplots(figsize=(7, 0.4 * len(ranked) + 1))
-    axes.barh(ranked, means, color='#24705c')
-    blind = statistics.mean(values_of(runs, BLIND, 'score'))
-    axes.axvline(blind, color='#ad6030', linestyle='--', label='blind')
-    axes.set(xlabel='CIDEr')
-    axes.legend()
-    save = functools.partial(figure.savefig, format='png', dpi=120, bbox_inches='tight')
-    write_atomically(path, save)
-    plt.close(figure)
+def resolve(script, arguments):
+    """Returns {name: value} of the hyperparameters that a script has with these arguments. Exits
+    with a message on a mistake."""
+    return configure(dict(scope_of(script)), arguments)
 
 
 if __name__ == '__main__':
