@@ -12,7 +12,7 @@ PACKAGE_TESTS := tests/parity.py tests/test_model.py tests/test_train.py tests/t
 	tests/test_precision.py tests/test_environment.py tests/test_parallel.py tests/test_runs.py \
 	tests/test_checkpoint.py tests/test_llms.py
 
-.PHONY: demo demo-vqa demo-audio test test-all lint test-oldest test-newest lock clean-demo
+.PHONY: demo demo-vqa demo-audio speedrun test test-all lint test-oldest test-newest lock clean-demo
 
 demo: .venv/installed
 	$(BIN)/python prepare.py demo
@@ -20,6 +20,7 @@ demo: .venv/installed
 	$(BIN)/python train.py config/demo_blind.py $(TRAIN_FLAGS)
 	$(BIN)/python -m tools.linear_limit config/demo.py $(TRAIN_FLAGS)
 	$(BIN)/python eval_caption.py --out_dir=out/demo --blind_dir=out/demo_blind $(EVAL_FLAGS)
+	$(BIN)/python eval_caption.py --out_dir=out/demo --split=test_composition $(EVAL_FLAGS)
 
 demo-vqa: .venv/installed
 	$(BIN)/python prepare.py demo-vqa
@@ -32,6 +33,11 @@ demo-audio: .venv/installed
 	$(BIN)/python train.py config/demo_audio.py $(TRAIN_FLAGS)
 	$(BIN)/python train.py config/demo_audio_blind.py $(TRAIN_FLAGS)
 	$(BIN)/python eval_caption.py --out_dir=out/demo_audio --blind_dir=out/demo_audio_blind $(EVAL_FLAGS)
+
+# seconds of training until half of the validation pictures are named exactly; records in docs/speedrun.md
+speedrun: .venv/installed
+	$(BIN)/python prepare.py demo
+	$(BIN)/python -m tools.speedrun config/demo.py $(TRAIN_FLAGS)
 
 # the quick tests, and those that take more than two seconds or run a script from end to end
 test: .venv/installed
@@ -53,7 +59,7 @@ test-newest: .venv-newest/installed
 	.venv-newest/bin/python -m pytest -q -n 2 $(PACKAGE_TESTS)
 
 clean-demo:  ## forget the trained demos, keep what was fetched
-	rm -rf out/demo out/demo_blind out/demo_vqa out/demo_vqa_blind out/demo_audio out/demo_audio_blind out/stamps out/stamps_blind
+	rm -rf out/demo out/demo_blind out/demo_vqa out/demo_vqa_blind out/demo_audio out/demo_audio_blind out/stamps out/stamps_blind out/speedrun
 
 # what is installed is exact; `make lock` writes anew which releases that is, from the newest that requirements.txt allows
 .venv/installed: requirements.txt constraints.txt

@@ -45,6 +45,7 @@ from adapters import Adapter, AdapterConfig, RandomPatches
 from configurator import at_least, configure, one_of, run_config_file
 from encoders import Encoder
 from model import PALM
+from nanopalm.allocator import keep_freed_memory
 from nanopalm.checkpoint import pick_device_and_dtype
 from nanopalm.errors import explain_errors
 from nanopalm.logs import find_peak_flops, training_flops
@@ -199,6 +200,9 @@ def main(config):
         print_memory_table(options)
         return
     options.device, _ = pick_device_and_dtype(options.device, options.dtype)
+    if options.device == 'cpu':
+        # as the scripts do
+        keep_freed_memory()
     peak_flops = find_peak_flops(options.device, options.dtype)
     result = dict(knobs=vars(options), peak_flops=peak_flops, mechanisms={})
     for mechanism in options.mechanisms.split(','):
