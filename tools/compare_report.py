@@ -243,8 +243,9 @@ def draw(folder, comparison):
 
 
 def make_styles(names):
-    """Returns {mechanism: how it is drawn}: ten colours, then the same with other markers."""
-    markers = itertools.cycle('osD^vPX*<>')
+    """Returns {mechanism: how it is drawn}: ten colours and seven markers, so that no two of them
+    are the same."""
+    markers = itertools.cycle('osD^vP*')
     styles = {}
     for number, (name, marker) in enumerate(zip(names, markers)):
         styles[name] = dict(color=f'C{number % 10}', marker=marker)
@@ -298,6 +299,9 @@ def draw_time(path, comparison, series, shares, styles):
                 label = name if budget == 'samples' else None
                 panel.errorbar(seconds, center, deviation, label=label, **style)
         panel.set(xscale='log', xlabel='seconds of training', title=f'{percent(share)} of the rows')
+        # 300 and not 3 x 10^2
+        panel.xaxis.set_major_formatter('{x:g}')
+        panel.xaxis.set_minor_formatter('{x:g}')
     if comparison['seconds']:
         panels[-1].set_title(panels[-1].get_title() + ' (hollow: the same seconds)')
     finish(path, figure, panels, metric, plt)
