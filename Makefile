@@ -1,4 +1,4 @@
-# A thin list of the commands the README shows. `make demo` from a fresh clone needs Python 3.11+, git, make and npm, nothing else.
+# A thin list of the commands the README shows. `make demo` from a fresh clone needs Python 3.11+, git and make, nothing else.
 PYTHON ?= python3.11
 ifeq (, $(shell command -v $(PYTHON) 2>/dev/null))
 PYTHON := python3

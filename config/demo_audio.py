@@ -29,11 +29,14 @@ token_bias = True
 n_prompt = 0
 
 batch_size = 48
+group_lengths = True
 learning_rate = 1e-2
 muon_rate = 0.05
 # the papers' 1e-4 is as large as these gradients
 adam_eps = 1e-8
-max_iters = 400
-eval_interval = 100
+weight_decay = 0.0
+max_iters = 250
+eval_interval = 50
 log_interval = 20
 n_samples = 3
+test_checkpoint = 'last'

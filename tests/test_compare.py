@@ -147,15 +147,15 @@ def resolved(name, *rest, **spec):
 
 def test_the_budget_and_the_data_are_the_same_for_all_mechanisms():
     # whose file has batch_size=8 and accumulate=2
-    config = resolved('c_attn', 'config/emoji.py', '--max_iters=7')
+    config = resolved('c_attn', 'config/demo.py', '--max_iters=7')
     expected = dict(batch_size=48, accumulate=1, max_iters=7, train_rows=0.1, seed=1)
     assert {name: config[name] for name in expected} == expected
     assert config['out_dir'] == 'out/x/c_attn-samples-0.1-1'
 
 
 def test_what_the_data_sets_config_says_of_its_own_mechanism_is_taken_back():
-    config = resolved('qp_l0', 'config/emoji.py')
-    # those of config/emoji.py are True, 'cls' and 'none'
+    config = resolved('qp_l0', 'config/demo.py')
+    # those of config/demo.py are True, 'cls' and 'none'
     assert not config['token_norm']
     assert config['source_tokens'] == 'all'
     assert config['activation'] == 'gelu'
@@ -164,9 +164,7 @@ def test_what_the_data_sets_config_says_of_its_own_mechanism_is_taken_back():
 
 
 def test_hyperparameters_of_the_command_line_win():
-    config = resolved(
-        'qp_inner', 'config/emoji.py', '--source_layers=1', '--n_prompt=3', rate='0.5'
-    )
+    config = resolved('qp_inner', 'config/demo.py', '--source_layers=1', '--n_prompt=3', rate='0.5')
     assert config['source_layers'] == 1
     assert config['n_prompt'] == 3
     assert config['muon_rate'] == 0.5
@@ -174,7 +172,7 @@ def test_hyperparameters_of_the_command_line_win():
 
 
 def test_the_text_only_baseline_has_no_encoder():
-    assert resolved('blind', 'config/emoji.py')['encoder'] is None
+    assert resolved('blind', 'config/demo.py')['encoder'] is None
 
 
 def test_the_steps_that_fit_into_the_seconds_follow_from_the_run_with_the_samples(tmp_path):

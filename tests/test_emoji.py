@@ -102,6 +102,8 @@ def write_package(path, artist, styles=STYLES, names=SHAPES, people=(), aliases=
 def downloads(tmp_path, monkeypatch):
     """downloads(artists, ...) -> a folder with the packages of these artists. There is no npm."""
     monkeypatch.setenv('PATH', '')
+    # nor one that could be fetched
+    monkeypatch.setattr(demo_data, 'find_npm', lambda downloads: ['npm'])
 
     def downloads(artists=ARTISTS, **content):
         folder = tmp_path / 'downloads'
