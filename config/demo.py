@@ -22,7 +22,6 @@ n_targets = 18
 last_target = -2
 # what one layer can say of a picture is little, so each has a linear layer of its own
 n_connectors = 18
-source_dropout = 0.1
 keep_to_end = False
 token_norm = True
 token_bias = True
@@ -33,13 +32,13 @@ batch_size = 48
 # captions have two to twelve tokens
 group_lengths = True
 learning_rate = 1e-2
-# as many steps of AdamW learn half as much, at this rate or another (docs/speedrun.md)
+# AdamW alone would need many more steps (docs/speedrun.md)
 muon_rate = 0.05
 # the papers' 1e-4 is as large as these gradients
 adam_eps = 1e-8
 weight_decay = 0.0
-max_iters = 300
-eval_interval = 100
+max_iters = 280
+eval_interval = 70
 log_interval = 20
 n_samples = 3
 test_checkpoint = 'last'
