@@ -2,7 +2,7 @@
 Fetches models and data by name, and puts them into data/ in the form that the other scripts read:
 
     # a small LLM, an image encoder, and emoji as eight artists drew them: 138 MB to fetch, two
-    # minutes; needs npm
+    # minutes
     python prepare.py demo
     # the same models, and Tux Paint's captioned stamps: 270 MB to fetch; needs apt-get
     python prepare.py stamps

@@ -39,8 +39,12 @@ SCRIPTS = [
     'eval_caption.py',
     'eval_vqa.py',
     'tools/bench.py',
+    'tools/compare.py',
     'tools/precision.py',
+    'tools/speedrun.py',
 ]
+# they hand arguments on to train.py
+WITH_TRAINS_OPTIONS = ('tools/compare.py', 'tools/speedrun.py')
 # options of programs that are not ours, those of prepare.py, and `--key=value`
 OTHER_OPTIONS = {
     'key',
@@ -140,7 +144,10 @@ def test_functions_are_where_the_page_says(page):
 
 def options_of(script):
     """Returns the names of a script's hyperparameters, without running it."""
-    return {name for _, name, _ in commented_assignments(ROOT / script)} | {'help'}
+    names = {name for _, name, _ in commented_assignments(ROOT / script)} | {'help'}
+    if script in WITH_TRAINS_OPTIONS:
+        names |= options_of('train.py')
+    return names
 
 
 @pytest.mark.parametrize('page', PAGES, ids=lambda page: page.name)
