@@ -42,3 +42,5 @@ eval_interval = 70
 log_interval = 20
 n_samples = 3
 test_checkpoint = 'last'
+# the longest caption has 12 tokens
+test_new_tokens = 20

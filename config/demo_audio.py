@@ -40,3 +40,5 @@ eval_interval = 50
 log_interval = 20
 n_samples = 3
 test_checkpoint = 'last'
+# the longest caption has 12 tokens
+test_new_tokens = 20
