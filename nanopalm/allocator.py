@@ -23,3 +23,11 @@ def keep_freed_memory():
     # tensors below a gigabyte come from the heap, of which as much may stay free
     mallopt(M_MMAP_THRESHOLD, GIGABYTE)
     mallopt(M_TRIM_THRESHOLD, GIGABYTE)
+
+
+def give_back_freed_memory():
+    """Gives what is kept back to the system, so that a measurement of memory does not see it."""
+    malloc_trim = getattr(ctypes.CDLL(None), 'malloc_trim', None)
+    if malloc_trim is not None:
+        # 0 bytes stay free on top of the heap
+        malloc_trim(0)

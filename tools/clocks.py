@@ -15,6 +15,7 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
+from nanopalm.allocator import give_back_freed_memory
 from nanopalm.logs import peak_memory
 
 # ---- comparing two ways of computing the same ----------------------------------------------------
@@ -71,6 +72,7 @@ def reset_peak_memory(device):
     if device.startswith('cuda'):
         torch.cuda.reset_peak_memory_stats()
     elif os.path.exists('/proc/self/clear_refs'):
+        give_back_freed_memory()
         Path('/proc/self/clear_refs').write_text('5')
 
 
