@@ -34,7 +34,7 @@ demo-audio: .venv/installed
 	$(BIN)/python train.py config/demo_audio_blind.py $(TRAIN_FLAGS)
 	$(BIN)/python eval_caption.py --out_dir=out/demo_audio --blind_dir=out/demo_audio_blind $(EVAL_FLAGS)
 
-# seconds of training until half of the validation pictures are named exactly; records in docs/speedrun.md
+# seconds of training until half of the validation pictures are named exactly (docs/speedrun.md)
 speedrun: .venv/installed
 	$(BIN)/python prepare.py demo
 	$(BIN)/python -m tools.speedrun config/demo.py $(TRAIN_FLAGS)
@@ -59,7 +59,8 @@ test-newest: .venv-newest/installed
 	.venv-newest/bin/python -m pytest -q -n 2 $(PACKAGE_TESTS)
 
 clean-demo:  ## forget the trained demos, keep what was fetched
-	rm -rf out/demo out/demo_blind out/demo_vqa out/demo_vqa_blind out/demo_audio out/demo_audio_blind out/stamps out/stamps_blind out/speedrun
+	rm -rf out/demo out/demo_blind out/demo_vqa out/demo_vqa_blind out/demo_audio
+	rm -rf out/demo_audio_blind out/stamps out/stamps_blind out/speedrun
 
 # what is installed is exact; `make lock` writes anew which releases that is, from the newest that requirements.txt allows
 .venv/installed: requirements.txt constraints.txt

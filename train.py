@@ -474,6 +474,17 @@ def cosine(progress):
     return min_lr + (1 - min_lr) * 0.5 * (1 + math.cos(math.pi * progress))
 
 
+def move_trained(optimizers, scaler, grad_norm):
+    """Makes a step of all optimizers, or of none of them where a gradient overflowed in float16:
+    the scaler alone would leave out only the optimizer that has it."""
+    overflowed = scaler.is_enabled() and not math.isfinite(grad_norm)
+    for optimizer in optimizers:
+        if not overflowed:
+            scaler.step(optimizer)
+        optimizer.zero_grad(set_to_none=True)
+    scaler.update()
+
+
 optimizers = configure_optimizers()
 # float16 alone has so small a range that gradients must be scaled up
 scaler = torch.amp.GradScaler(device.split(':')[0], enabled=dtype == 'float16')
@@ -705,10 +716,7 @@ while step < last_iter:
     for optimizer in optimizers:
         scaler.unscale_(optimizer)
     grad_norm = torch.nn.utils.clip_grad_norm_(trained.values(), grad_clip or math.inf)
-    for optimizer in optimizers:
-        scaler.step(optimizer)
-        optimizer.zero_grad(set_to_none=True)
-    scaler.update()
+    move_trained(optimizers, scaler, grad_norm)
     step += 1
     bar.update()
 

@@ -9,6 +9,7 @@ out_dir = 'out/demo'
 init_from = 'auto'
 llm = 'data/models/smollm2-135m'
 encoder = 'data/models/efficientnet-lite0'
+# the emoji are square already, other pictures that it is asked about may not be
 resize = 'pad'
 cache_features = True
 instruction = 'Caption:'
@@ -29,7 +30,7 @@ token_bias = True
 n_prompt = 0
 
 batch_size = 48
-# captions have two to twelve tokens
+# captions have two to ten tokens, their end included
 group_lengths = True
 learning_rate = 1e-2
 # AdamW alone would need many more steps (docs/speedrun.md)
@@ -42,5 +43,5 @@ eval_interval = 70
 log_interval = 20
 n_samples = 3
 test_checkpoint = 'last'
-# the longest caption has 12 tokens
+# the longest caption has 10
 test_new_tokens = 20

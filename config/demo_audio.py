@@ -12,7 +12,7 @@ encoder = 'data/models/whisper-tiny'
 audio_seconds = 3
 cache_features = True
 instruction = 'Caption:'
-# else the LLM makes the first visual token its attention sink
+# else the LLM makes the token of the sound its attention sink
 prefix_start = '<|endoftext|>'
 
 connector = 'linear'
@@ -40,5 +40,5 @@ eval_interval = 50
 log_interval = 20
 n_samples = 3
 test_checkpoint = 'last'
-# the longest caption has 12 tokens
+# the longest caption has 9
 test_new_tokens = 20

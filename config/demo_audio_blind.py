@@ -11,5 +11,5 @@ learning_rate = 1e-2
 adam_eps = 1e-8
 max_iters = 120
 eval_interval = 40
-# the longest caption has 12 tokens
+# the longest caption has 9
 test_new_tokens = 20

@@ -12,5 +12,5 @@ n_prompt = 8
 learning_rate = 1e-2
 max_iters = 80
 eval_interval = 40
-# the longest caption has 12 tokens
+# the longest caption has 10
 test_new_tokens = 20

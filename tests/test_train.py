@@ -323,6 +323,25 @@ def test_a_run_with_a_muon_rate_warms_it_up_and_saves_both_optimizers(train, tin
     assert moments['momentum_buffer'].abs().sum() > 0
 
 
+@pytest.mark.parametrize('overflow, moved', [(False, True), (True, False)])
+def test_where_one_gradient_overflows_in_float16_no_optimizer_moves(overflow, moved):
+    script = script_functions(ROOT / 'train.py')
+    weights = [torch.ones(2, requires_grad=True), torch.ones(2, requires_grad=True)]
+    optimizers = [torch.optim.SGD([weight], lr=0.1) for weight in weights]
+    scaler = torch.amp.GradScaler('cpu')
+    scaler.scale(sum(weight.sum() for weight in weights)).backward()
+    if overflow:
+        weights[0].grad[0] = math.inf
+    for optimizer in optimizers:
+        scaler.unscale_(optimizer)
+    scale = scaler.get_scale()
+    script['move_trained'](optimizers, scaler, torch.nn.utils.clip_grad_norm_(weights, 1.0))
+    for weight in weights:
+        assert bool((weight < 1).all()) is moved
+        assert weight.grad is None
+    assert (scaler.get_scale() < scale) is overflow
+
+
 def test_the_text_only_baseline_has_no_matrices_for_muon(train, tiny):
     train(encoder=None, muon_rate=0.05, max_iters=1)
     state = torch.load(tiny['out_dir'] / 'resume.pt', weights_only=True)

@@ -2,8 +2,9 @@
 Compares the mechanisms as the papers did: trains each of them on the same data with several seeds,
 on several shares of the rows, and says which differences are larger than the noise.
 
-    python -m tools.compare config/demo.py --max_iters=400 --batch_size=48 --image_size=256
-    python -m tools.compare config/demo.py --max_iters=400 --rates=1e-3,1e-2,3e-2 --seconds=600
+    python -m tools.compare config/demo.py --max_iters=280 --source_layers=1 --image_size=256
+    python -m tools.compare config/demo.py --max_iters=280 --source_layers=1 --image_size=256 \
+        --rates=1e-3,1e-2,3e-2 --seconds=600
     python -m tools.compare config/data/coco.py --mechanisms=qp_l0,r_linear --max_iters=20000
     python -m tools.compare --redraw=docs/compare.json --compare_dir=docs
 

@@ -10,6 +10,8 @@ feature cache, the evaluations. What is named is generated greedily, every 20 st
 """
 
 import json
+import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -28,25 +30,20 @@ ARGUMENTS = [
 
 
 def main(arguments):
-    if not any(not argument.startswith('--') for argument in arguments):
+    if all(argument.startswith('--') for argument in arguments):
         sys.exit('give the config file of a run: python -m tools.speedrun config/demo.py')
-    metrics = Path(OUT_DIR, 'metrics.jsonl')
-    remove_run(metrics.parent)
+    # the steps of the last speedrun must not be counted again
+    if os.path.exists(OUT_DIR):
+        shutil.rmtree(OUT_DIR)
     command = [sys.executable, 'train.py', *arguments, *ARGUMENTS]
     status = subprocess.run(command).returncode
     if status:
         sys.exit(status)
-    evaluations = read_evaluations(metrics)
+    evaluations = read_evaluations(Path(OUT_DIR, 'metrics.jsonl'))
     print('\n   step   seconds     exact')
     for step, seconds, exact in evaluations:
         print(f'{step:7}{seconds:10.1f}{exact:9.1f}%')
     print(verdict(evaluations))
-
-
-def remove_run(folder):
-    """Deletes the files of the last speedrun, so that its steps are not counted again."""
-    for path in folder.glob('*'):
-        path.unlink()
 
 
 def read_evaluations(path):
