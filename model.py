@@ -56,9 +56,30 @@ class Part(NamedTuple):
     mask: torch.Tensor = None
 
 
+class Packing(NamedTuple):
+    """Texts of unequal length as one row without pads: in training, the LLM computes nothing that
+    no label needs. Attention alone, whose tokens belong to one text each, sees the padded rows."""
+
+    # (M,) of each token in the row, its place among the R * T places of R padded texts
+    places: torch.Tensor
+    R: int
+    T: int
+
+    def pack(self, x):
+        """(R, T, ...) -> (1, M, ...)."""
+        return x.flatten(0, 1).index_select(0, self.places)[None]
+
+    def unpack(self, x):
+        """(1, M, ...) -> (R, T, ...), with zeros at the pads."""
+        padded = x.new_zeros(self.R * self.T, *x.shape[2:])
+        return padded.index_copy(0, self.places, x[0]).unflatten(0, (self.R, self.T))
+
+
 class Injection(NamedTuple):
     """All that an adapter adds to one LLM layer for the duration of a call."""
 
+    # how the texts of the call are packed, None for padded ones
+    packing: Packing = None
     # of Part: the visual tokens', and in generation the prompt's
     prefix: tuple = ()
     # (CrossAttention, keys, values), which stands in front of the layer
@@ -111,7 +132,12 @@ def read_cross_attention(layer, args):
     if layer.injection.cross_attention is None:
         return args
     cross_attention, keys, values = layer.injection.cross_attention
-    return cross_attention(args[0], keys, values), *args[1:]
+    packing = layer.injection.packing
+    if packing is None:
+        x = cross_attention(args[0], keys, values)
+    else:
+        x = packing.pack(cross_attention(packing.unpack(args[0]), keys, values))
+    return x, *args[1:]
 
 
 def hook_bottleneck(layer, block, first, last):
@@ -136,6 +162,19 @@ def hook_bottleneck(layer, block, first, last):
 
 
 # ---- attention over [prefix | text] --------------------------------------------------------------
+
+
+def packed_attention(module, query, key, value, attention_mask, **kwargs):
+    """Returns `prefix_attention` of packed texts: query (1, H, M, C), key and value (1, K, M, C) ->
+    (1, M, H, C); and None in place of the weights."""
+    packing = module.injection.packing
+    if packing is None:
+        return prefix_attention(module, query, key, value, attention_mask, **kwargs)
+    # (1, H, M, C) -> (R, H, T, C)
+    rows = [packing.unpack(x.transpose(1, 2)).transpose(1, 2) for x in (query, key, value)]
+    # pads stand on the right, where no token sees them
+    output, _ = prefix_attention(module, *rows, None, **kwargs)
+    return packing.pack(output), None
 
 
 def prefix_attention(
@@ -195,7 +234,7 @@ def unfold(x, R):
     return x.unflatten(2, (R // len(x), -1)).transpose(1, 2).flatten(0, 1)
 
 
-AttentionInterface.register('prefix', prefix_attention)
+AttentionInterface.register('prefix', packed_attention)
 AttentionMaskInterface.register('prefix', sdpa_mask)
 
 
@@ -217,8 +256,9 @@ def captured_keys_values(layer):
 class PALM(nn.Module):
     """A causal LM of transformers that perceives. llm, encoder: both frozen; encoder may be None
     (cached hidden states, or blind). prefix_start: token ids in front of the perceptual tokens that
-    are injected at layer 0. fast_paths: two ways to the same result that are sooner there, see
-    `fits_in_one_pass` and `move_prompt_into_prefix`; docs/7-performance.md says what they save."""
+    are injected at layer 0. fast_paths: three ways to the same result that are sooner there, see
+    `pack`, `fits_in_one_pass` and `move_prompt_into_prefix`; docs/7-performance.md says what each
+    saves."""
 
     def __init__(self, llm, adapter, encoder=None, prefix_start=(), fast_paths=True):
         super().__init__()
@@ -229,8 +269,11 @@ class PALM(nn.Module):
         self.encoder = encoder
         self.fast_paths = fast_paths
         self.compiled = False
-        # of each layer with a prefix (B * N, whether its tokens flow on), for the count of FLOPs
+        self.compiled_layers = False
+        # for the count of FLOPs: of each layer with a prefix (B * N, whether its tokens flow on),
+        # and the tokens that went through the layers with the text
         self.prefix_tokens = []
+        self.text_tokens = 0
         llm.set_attn_implementation('prefix')
         if llm.dtype != torch.float32:
             keep_stream_in_float32(llm, self.family)
@@ -246,6 +289,13 @@ class PALM(nn.Module):
     @property
     def decoder(self):
         return self.llm.get_decoder()
+
+    def compile_layers(self, **options):
+        """Compiles the LLM's layers for training. They share their graphs, which are compiled much
+        sooner than the whole model's."""
+        self.compiled_layers = True
+        for layer in self.decoder.layers:
+            layer.compile(**options)
 
     def train(self, mode=True):
         """The frozen models stay in eval mode, so that their dropout is off, but for the LLM with
@@ -377,21 +427,29 @@ class PALM(nn.Module):
         position_ids = (mask.cumsum(1) - 1 + first).clamp(min=-1).masked_fill(mask == 0, 0)
         return x, None if attention_mask is None else mask, position_ids
 
-    def hidden(self, input_ids, attention_mask=None, pixels=None, features=None):
-        """Returns what lm_head reads at every text token, (B*G, T, D). The G texts of each of the B
-        inputs follow one another."""
+    def before_layers(self, input_ids, attention_mask, pixels, features):
+        """Returns what enters the LLM's layers: embeddings (B*G, N+P+T, D), mask and positions, both
+        (B*G, N+P+T), and the injections. N is 0 but in the fast path in one pass."""
         tokens = self.visual_tokens(self.encode(pixels, features))
         x, mask, position_ids = self.embed(input_ids, attention_mask)
         if self.fast_paths and self.fits_in_one_pass(tokens, x):
             injections = self.injections({})
-            x, mask, position_ids = self.tokens_before_text(tokens[0], x, mask, position_ids)
-        else:
-            injections = self.injections(tokens)
+            return *self.tokens_before_text(tokens[0], x, mask, position_ids), injections
+        return x, mask, position_ids, self.injections(tokens)
+
+    def through_layers(self, x, mask, position_ids, injections):
+        """Returns what lm_head reads, of the shape of the embeddings x."""
+        self.text_tokens = x.shape[0] * x.shape[1]
         with injected(self.decoder.layers, injections):
-            x = self.decoder(
+            return self.decoder(
                 inputs_embeds=x, attention_mask=mask, position_ids=position_ids, use_cache=False
             ).last_hidden_state
-        return x[:, -input_ids.shape[1] :]
+
+    def hidden(self, input_ids, attention_mask=None, pixels=None, features=None):
+        """Returns what lm_head reads at every text token, (B*G, T, D). The G texts of each of the B
+        inputs follow one another."""
+        inputs = self.before_layers(input_ids, attention_mask, pixels, features)
+        return self.through_layers(*inputs)[:, -input_ids.shape[1] :]
 
     def forward(
         self,
@@ -405,21 +463,47 @@ class PALM(nn.Module):
         """Returns the mean cross entropy over the labels that are not -100. input_ids, labels,
         attention_mask: (B*G, T), right padded. Only labelled positions reach lm_head: captions are
         short, and the vocabulary is the widest matrix of the model."""
-        x = self.hidden(input_ids, attention_mask, pixels, features)
-        # position t predicts token t+1
-        targets = labels[:, 1:].flatten()
+        inputs = self.before_layers(input_ids, attention_mask, pixels, features)
+        # position t predicts token t+1, and visual and prompt tokens (N+P) predict nothing;
         # train.py leaves labels on the CPU, so that this waits for no GPU
-        labelled = (targets != -100).nonzero().squeeze(1)
-        rows = labelled.to(x.device, non_blocking=True)
-        x = x[:, :-1].flatten(0, 1)[rows]
+        n_before = inputs[0].shape[1] - labels.shape[1]
+        labelled = F.pad(labels[:, 1:] != -100, (n_before, 1))  # (B*G, N+P+T)
+        if self.fast_paths and not self.compiled_layers:
+            inputs, labelled = self.pack(*inputs, labelled)
+        x = self.through_layers(*inputs).flatten(0, 1)
+        x = x[labelled.flatten().nonzero().squeeze(1).to(x.device, non_blocking=True)]
         logits = self.llm.get_output_embeddings()(x)  # (labels, V)
-        targets = targets[labelled].to(x.device, non_blocking=True)
+        targets = labels[:, 1:][labels[:, 1:] != -100].to(x.device, non_blocking=True)
         return F.cross_entropy(logits.float(), targets, label_smoothing=label_smoothing)
 
     def logits(self, input_ids, attention_mask=None, pixels=None, features=None):
         """Returns all logits (B*G, T, V), for tests and analysis."""
         x = self.hidden(input_ids, attention_mask, pixels, features)
         return self.llm.get_output_embeddings()(x)
+
+    # -- fast path of training: no pads
+
+    def pack(self, x, mask, position_ids, injections, labelled):
+        """Returns embeddings, mask, positions and injections of the same texts without pads, in one
+        row of M tokens, and which of these are labelled, (1, M). labelled: (R, T), on the CPU.
+
+        The last token of a text is left out with the pads behind it, since nothing reads it. Layers
+        that are compiled would be compiled anew for each M, so they are given padded texts."""
+        # (R, T): whether this position or a later one predicts a label
+        read = labelled.flip(1).cumsum(1).flip(1) > 0
+        if mask is not None:
+            read &= mask.cpu().bool()
+        R, T = read.shape
+        # wherever the pads were, those of a packing stand on the right
+        places = read.cumsum(1) - 1 + T * torch.arange(R)[:, None]
+        packing = Packing(places[read].to(x.device, non_blocking=True), R, T)
+        injections = [injection._replace(packing=packing) for injection in injections]
+        kept = read.flatten().nonzero().squeeze(1).to(x.device, non_blocking=True)
+        x = x.flatten(0, 1).index_select(0, kept)[None]
+        position_ids = position_ids.expand(R, T).flatten()[kept][None]
+        # transformers hands a mask of four dimensions on as it is, and packed_attention reads none
+        mask = torch.ones(1, 1, 1, 1, dtype=torch.bool, device=x.device)
+        return (x, mask, position_ids, injections), labelled[read][None]
 
     # -- fast path of training: the visual tokens in the text's own pass
 
@@ -442,7 +526,6 @@ class PALM(nn.Module):
     def tokens_before_text(self, z, x, mask, position_ids):
         """Returns embeddings, mask and positions of [visual tokens | prompt tokens | text]."""
         B, N = z.shape[:2]
-        self.prefix_tokens = [(B * N, True)] * len(self.decoder.layers)
         x = torch.cat([z.to(x.dtype), x], dim=1)
         if mask is not None:
             mask = F.pad(mask, (N, 0), value=1)

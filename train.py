@@ -61,6 +61,7 @@ from nanopalm.logs import (
     peak_memory,
     training_flops,
 )
+from nanopalm.muon import Muon
 from nanopalm.parallel import checkpoint_activations, sum_over_processes
 from nanopalm.progress import BAR
 from nanopalm.prompts import check_prompt_end
@@ -336,9 +337,8 @@ trained = model.trained()
 for layer in model.decoder.layers:
     if checkpoint_layers:
         checkpoint_activations(layer)
-    if compile:
-        # the layers share their graphs, which are compiled much sooner than the whole model's
-        layer.compile()
+if compile:
+    model.compile_layers()
 if init_from not in ('scratch', 'resume', 'auto'):
     donor, _, _ = load_checkpoint(init_from, 'best', 'cpu', 'float32')
     copy_trained(model, donor.trained(), f'init_from={init_from!r}')
@@ -439,7 +439,9 @@ def configure_optimizers():
     group = dict(
         name='matrices', params=list(matrices.values()), peak_rate=muon_rate, scheduled=True
     )
-    return [adamw, torch.optim.Muon([group], lr=muon_rate, weight_decay=weight_decay)]
+    # a device that trains in half precision multiplies bfloat16 at least as fast as float32
+    precision = torch.float32 if dtype == 'float32' else torch.bfloat16
+    return [adamw, Muon([group], lr=muon_rate, weight_decay=weight_decay, dtype=precision)]
 
 
 def is_connector_matrix(name, parameter):
@@ -710,8 +712,8 @@ while step < last_iter:
                 loss = ddp(**batch, label_smoothing=label_smoothing) * share
             scaler.scale(loss).backward()
         loss_sum = loss_sum + loss.detach() / accumulate
-        tokens += batch['labels'].numel()
-        flops += training_flops(model, *batch['labels'].shape, n_labels.item())
+        tokens += model.text_tokens
+        flops += training_flops(model, n_labels.item())
 
     for optimizer in optimizers:
         scaler.unscale_(optimizer)

@@ -32,15 +32,15 @@ PEAK_FLOPS = {
 # ---- what a step costs ---------------------------------------------------------------------------
 
 
-def training_flops(palm, n_texts, n_tokens, n_labels):
-    """Returns the FLOPs of one training step on (n_texts, n_tokens): forward, and the gradient of
-    the input. With frozen weights these are 4 per weight and token (a trained LLM costs 6), for
-    the prefix of the step just done. Attention scores and the adapter are not counted."""
+def training_flops(palm, n_labels):
+    """Returns the FLOPs of the training step just done: forward, and the gradient of the input.
+    With frozen weights these are 4 per weight and token (a trained LLM costs 6). Attention scores
+    and the adapter are not counted."""
     layers = palm.decoder.layers
     linears = [module for module in layers[0].modules() if isinstance(module, nn.Linear)]
     weights = sum(module.weight.numel() for module in linears)
     key_value = palm.family.key_value_weights(layers[0])
-    text = weights * len(layers) * n_texts * (n_tokens + palm.adapter.cfg.n_prompt)
+    text = weights * len(layers) * palm.text_tokens
     prefix = 0
     for n, flows_on in palm.prefix_tokens:
         prefix += n * (weights if flows_on else key_value)

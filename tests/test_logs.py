@@ -25,13 +25,13 @@ def test_a_frozen_weight_costs_four_flops_for_every_token_that_passes_it():
     palm(ids, labels, features=features)
     attention = 64 * 64 * 2 + 64 * 32 * 2
     feed_forward = 3 * 64 * 96
-    # six layers, two texts of three prompt tokens and nine of text
-    text = 6 * (attention + feed_forward) * 2 * (3 + 9)
+    # six layers, two texts of three prompt tokens and nine of text, whose last one nothing reads
+    text = 6 * (attention + feed_forward) * 2 * (3 + 8)
     # of 17 visual tokens of two images, five layers are passed; of the last, keys and values are
     # made
     prefix = 5 * (attention + feed_forward) * 2 * 17 + 64 * 32 * 2 * 2 * 17
     vocabulary = 90 * 64 * 10
-    assert training_flops(palm, 2, 9, n_labels=10) == 4 * (text + prefix + vocabulary)
+    assert training_flops(palm, n_labels=10) == 4 * (text + prefix + vocabulary)
 
 
 def test_the_peak_of_a_cpu_is_measured_and_that_of_an_unknown_gpu_is_infinite(monkeypatch):

@@ -627,7 +627,7 @@ def test_compiled_layers_give_the_same_and_share_their_graphs(mechanism, expecte
     for layer in compiled.decoder.layers:
         if checkpointed:
             checkpoint_activations(layer)
-        layer.compile(backend=counter)
+    compiled.compile_layers(backend=counter)
     graphs = []
     for T in (9, 12, 17, 9):
         features, ids, labels, _ = inputs(T=T)
@@ -653,7 +653,7 @@ def test_layers_with_recomputed_activations_are_compiled_where_visual_tokens_flo
     compiled = make(mechanism='limber_all')
     for layer in compiled.decoder.layers:
         checkpoint_activations(layer)
-        layer.compile(backend=counter)
+    compiled.compile_layers(backend=counter)
     features, ids, labels, _ = inputs()
     loss = compiled(ids, labels, features=features)
     assert_close(

@@ -268,8 +268,7 @@ def make_model(options, mechanism):
             # at 0, where it starts, c-attn reads nothing
             nn.init.constant_(parameter, 0.5)
     if options.compile:
-        for layer in model.decoder.layers:
-            layer.compile()
+        model.compile_layers()
     return model
 
 
@@ -431,7 +430,7 @@ def bench_training(options, model, peak_flops):
     def our_step():
         step(our_loss)
         # R-Rand has another number of tokens in every step
-        llm_flops.append(training_flops(model, texts, tokens, texts * (tokens - 1)))
+        llm_flops.append(training_flops(model, texts * (tokens - 1)))
 
     def reference_step():
         step(reference_loss)
@@ -472,8 +471,7 @@ def make_matmul(options, model, flops):
     of the LLM until it has done `flops`, and the FLOPs that it really does."""
     weight = mlp_weight(model)
     flowing = [n for n, flows_on in model.prefix_tokens if flows_on]
-    text_rows = options.batch_size * (options.text_tokens + model.adapter.cfg.n_prompt)
-    rows = text_rows + max(flowing, default=0)
+    rows = model.text_tokens + max(flowing, default=0)
     x = torch.randn(rows, options.width, device=options.device, dtype=weight.dtype)
     flops_of_one = 2 * rows * weight.numel()
     times = 1 + int(flops / flops_of_one)
