@@ -428,8 +428,8 @@ class PALM(nn.Module):
         return x, None if attention_mask is None else mask, position_ids
 
     def before_layers(self, input_ids, attention_mask, pixels, features):
-        """Returns what enters the LLM's layers: embeddings (B*G, N+P+T, D), mask and positions, both
-        (B*G, N+P+T), and the injections. N is 0 but in the fast path in one pass."""
+        """Returns what enters the LLM's layers: embeddings (B*G, N+P+T, D), their mask and their
+        positions (B*G, N+P+T), and injections. N is 0 but in the fast path in one pass."""
         tokens = self.visual_tokens(self.encode(pixels, features))
         x, mask, position_ids = self.embed(input_ids, attention_mask)
         if self.fast_paths and self.fits_in_one_pass(tokens, x):
