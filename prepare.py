@@ -32,6 +32,7 @@ from pathlib import Path
 from configurator import configure, script_scope
 from nanopalm.datasets import DATASETS
 from nanopalm.demo_data import (
+    build_balanced_easy_vqa,
     build_easy_vqa,
     build_efficientnet,
     build_smollm2,
@@ -80,13 +81,15 @@ def prepare_image_models(argv):
 
 
 def prepare_demo_vqa(argv):
-    """Makes the same models, and easy-VQA's questions about coloured shapes."""
+    """Makes the same models, and easy-VQA's questions about coloured shapes; once more with as many
+    yes as no among the training questions."""
     config = configure(dict(data_dir='data', __doc__=__doc__), argv)
     data = Path(config['data_dir'])
     downloads = data / 'downloads'
     make(data / 'models/smollm2-135m', build_smollm2, downloads)
     make(data / 'models/efficientnet-lite0', build_efficientnet, downloads, 'lite0')
     make(data / 'easy_vqa', build_easy_vqa, downloads)
+    make(data / 'easy_vqa_balanced', build_balanced_easy_vqa, data / 'easy_vqa')
 
 
 def prepare_demo_audio(argv):

@@ -190,7 +190,7 @@ epochs: at_least(0) & may_change = 8
 max_iters: at_least(0) & may_change = 0  # optimizer steps, 0 = epochs
 learning_rate: at_least(0) = 8e-4
 prompt_rate: at_least(0) = 0.0  # learning rate of the prompt tokens, 0 = learning_rate
-# learning rate of Muon for the connector's matrices; 0 = AdamW, as in the papers
+# learning rate of Muon for the adapter's matrices; 0 = AdamW, as in the papers
 muon_rate: at_least(0) = 0.0
 prompt_schedule = True  # False (eP-ALM): that of the prompt tokens stays what it is
 warmup: between(0, 1) = 0.2  # of all steps, linear; then cosine
@@ -407,11 +407,11 @@ last_iter = max_iters or max(1, round(epochs * steps_per_epoch))
 
 def configure_optimizers():
     """Returns AdamW over two named groups, which may have different learning rates, and with
-    `muon_rate` Muon over the matrices of the connector: it moves all directions of a matrix by as
+    `muon_rate` Muon over the matrices of the adapter: it moves all directions of a matrix by as
     much, also those in which the encoder's features hardly differ."""
     matrices = {}
     if muon_rate:
-        matrices = {name: p for name, p in trained.items() if is_connector_matrix(name, p)}
+        matrices = {name: p for name, p in trained.items() if is_adapter_matrix(name, p)}
     prompt = [p for name, p in trained.items() if name.startswith('adapter.prompt')]
     others = []
     for name, p in trained.items():
@@ -444,8 +444,9 @@ def configure_optimizers():
     return [adamw, Muon([group], lr=muon_rate, weight_decay=weight_decay, dtype=precision)]
 
 
-def is_connector_matrix(name, parameter):
-    return name.startswith('adapter.connectors') and parameter.ndim == 2
+def is_adapter_matrix(name, parameter):
+    parts = ('adapter.connectors', 'adapter.cross_attentions', 'adapter.bottlenecks')
+    return name.startswith(parts) and parameter.ndim == 2
 
 
 def rate_factor(step, last_iter, steps_per_epoch):

@@ -1,6 +1,6 @@
 # The demo: emoji as eight artists drew them, in eP-ALM's way: the mean of EfficientNet-Lite0's
-# patches goes through a linear layer into each of 18 layers of SmolLM2-135M. Both models are
-# frozen.
+# patches goes through a linear layer into each of 18 layers of SmolLM2-135M, which has a small
+# bottleneck beside each of its MLPs. Both models are frozen.
 #   python prepare.py demo && python train.py config/demo.py
 # 2 CPU cores, no GPU. What to expect is in README.md.
 dataset = 'data/emoji'
@@ -13,8 +13,6 @@ encoder = 'data/models/efficientnet-lite0'
 resize = 'pad'
 cache_features = True
 instruction = 'Caption:'
-# else the LLM makes the first visual token its attention sink
-prefix_start = '<|endoftext|>'
 
 connector = 'linear'
 source_tokens = 'cls'
@@ -26,20 +24,22 @@ n_connectors = 18
 keep_to_end = False
 token_norm = True
 token_bias = True
-# without trained tokens in front of the text, the layers below the first target need no gradients
+# with trained tokens in front of the text, each text would be longer by them
 n_prompt = 0
+# without them nearly twice as many captions are of another category (docs/speedrun.md)
+bottleneck = 'parallel'
+bottleneck_factor = 8
 
 batch_size = 48
-# captions have two to ten tokens, their end included
-group_lengths = True
 learning_rate = 1e-2
 # AdamW alone would need many more steps (docs/speedrun.md)
 muon_rate = 0.05
 # the papers' 1e-4 is as large as these gradients
 adam_eps = 1e-8
+warmup = 0.1
 weight_decay = 0.0
-max_iters = 280
-eval_interval = 70
+max_iters = 260
+eval_interval = 65
 log_interval = 20
 n_samples = 3
 test_checkpoint = 'last'

@@ -408,6 +408,36 @@ def test_easy_vqas_questions_keep_their_split_and_a_twentieth_of_the_images_is_f
         assert (tmp_path / 'easy_vqa' / example['image']).read_bytes() == b'png'
 
 
+def test_balanced_questions_have_as_many_yes_as_no_and_the_pictures_of_the_official_ones(tmp_path):
+    official = tmp_path / 'easy_vqa'
+    official.mkdir()
+    answers = {
+        'is there a red shape?': ['no', 'no', 'yes', 'no', 'yes'],
+        'is there not a circle?': ['yes', 'no'],
+        # nothing can be learnt from it but a habit
+        'is there a circle?': ['no', 'no'],
+        'what is the red shape?': ['circle', 'circle', 'triangle'],
+    }
+    examples = []
+    for question, values in answers.items():
+        for i, value in enumerate(values):
+            kind = 'yes/no' if value in ('yes', 'no') else 'other'
+            examples.append(
+                dict(image=f'train/{i}.png', question=question, answers=[value], answer_type=kind)
+            )
+    demo_data.write_splits(official, dict(train=examples, val=examples[:3], test=examples))
+    demo_data.make(tmp_path / 'balanced', demo_data.build_balanced_easy_vqa, official)
+    splits = read_splits(tmp_path / 'balanced')
+    kept = [(example['question'], example['answers'][0]) for example in splits['train']]
+    assert kept == [
+        *[('is there a red shape?', answer) for answer in ('no', 'no', 'yes', 'yes')],
+        *[('is there not a circle?', answer) for answer in ('yes', 'no')],
+        *[('what is the red shape?', answer) for answer in ('circle', 'circle', 'triangle')],
+    ]
+    assert splits['train'][3]['image'] == '../easy_vqa/train/4.png'
+    assert len(splits['val']) == 3 and len(splits['test']) == len(examples)
+
+
 def test_without_npm_the_one_of_a_wheel_is_unpacked_and_run(tmp_path, monkeypatch):
     wheel = tmp_path / 'wheel.whl'
     with zipfile.ZipFile(wheel, 'w') as archive:

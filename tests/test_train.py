@@ -286,9 +286,17 @@ def test_the_optimizer_has_two_groups_by_name(trained):
     assert adapter['peak_rate'] == prompt['peak_rate'] == TRAINED['learning_rate']
 
 
-def test_with_a_muon_rate_the_connectors_matrices_are_in_muon_and_nothing_else(tiny, monkeypatch):
-    # there are queries, biases and norms, and matrices of the bottlenecks in the LLM
-    options = dict(token_norm=True, bottleneck='normal', n_connectors=2, n_targets=2, last_target=1)
+def test_with_a_muon_rate_the_adapters_matrices_are_in_muon_and_nothing_else(tiny, monkeypatch):
+    # there are queries, norms, a bias of each token, and two matrices of each layer's bottleneck
+    options = dict(
+        token_norm=True,
+        token_bias=True,
+        token_bias_per_token=True,
+        bottleneck='normal',
+        n_connectors=2,
+        n_targets=2,
+        last_target=1,
+    )
     model, _ = build(configured(*flags(**tiny | options)), 'cpu', 'float32')
     trained = model.trained()
     script = script_functions(ROOT / 'train.py')
@@ -298,10 +306,10 @@ def test_with_a_muon_rate_the_connectors_matrices_are_in_muon_and_nothing_else(t
     assert isinstance(adamw, torch.optim.AdamW) and isinstance(muon, Muon)
     matrices = {}
     for name, p in trained.items():
-        if name.startswith('adapter.connectors') and p.ndim == 2:
+        if name.startswith(('adapter.connectors', 'adapter.bottlenecks')) and p.ndim == 2:
             matrices[name] = p
     # the input projection, 2 layers of 4 matrices and the output layer, of each of the two
-    assert len(matrices) == 2 * (1 + 2 * 4 + 1)
+    assert len(matrices) == 2 * (1 + 2 * 4 + 1) + 2 * len(model.decoder.layers)
     (group,) = muon.param_groups
     assert group['name'] == 'matrices' and group['peak_rate'] == 0.05 and group['scheduled']
     assert set(map(id, group['params'])) == set(map(id, matrices.values()))
