@@ -81,8 +81,8 @@ def prepare_image_models(argv):
 
 
 def prepare_demo_vqa(argv):
-    """Makes the same models, and easy-VQA's questions about coloured shapes; once more with as many
-    yes as no among the training questions."""
+    """Makes the same models, and easy-VQA's questions about coloured shapes; once more without
+    most of the training questions that habit answers."""
     config = configure(dict(data_dir='data', __doc__=__doc__), argv)
     data = Path(config['data_dir'])
     downloads = data / 'downloads'

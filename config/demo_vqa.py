@@ -2,7 +2,7 @@
 # SmolLM2-135M and EfficientNet-Lite0 are both frozen.
 #   python prepare.py demo-vqa && python train.py config/demo_vqa.py
 # 2 CPU cores, no GPU. What to expect is in docs/6-results.md.
-# from habit alone, most of the official yes-or-no questions of training are answered right
+# the official questions without most of those that habit answers
 dataset = 'data/easy_vqa_balanced'
 out_dir = 'out/demo_vqa'
 # started again, it continues where it was stopped

@@ -657,10 +657,10 @@ def build_easy_vqa(folder, downloads):
 
 
 def build_balanced_easy_vqa(folder, official):
-    """Writes the training questions of the folder `official` that cannot be answered from habit:
-    of each yes-or-no question, as many with *yes* as with *no*. Habit alone is right on 82% of the
-    official ones, so that there is little to gain by looking. Validation and test stay as they are.
-    Returns a summary."""
+    """Writes the training questions of the folder `official` without most of those that habit
+    answers: of each yes-or-no question, at most twice as many with one answer as with the other.
+    Habit alone is right on 82% of the official ones, so that there is little to gain by looking.
+    Validation and test stay as they are. Returns a summary."""
     splits = {}
     for split in ('train', 'val', 'test'):
         lines = (official / f'{split}.jsonl').read_text(encoding='utf-8').splitlines()
@@ -674,7 +674,7 @@ def build_balanced_easy_vqa(folder, official):
 
 def balance_yes_and_no(examples):
     """Returns the examples in their order, without the last ones of the answer to a yes-or-no
-    question that has more."""
+    question that more than twice as many have as the other."""
     answers = {}
     for example in examples:
         answers.setdefault(example['question'], Counter())[example['answers'][0]] += 1
@@ -686,7 +686,8 @@ def balance_yes_and_no(examples):
         kept[question, answer] += 1
         if example['answer_type'] == 'yes/no':
             rarer = min(answers[question]['yes'], answers[question]['no'])
-            if kept[question, answer] > rarer:
+            # with as many of both, it would see too few of the colours that are not there
+            if kept[question, answer] > 2 * rarer:
                 continue
         balanced.append(example)
     return balanced
