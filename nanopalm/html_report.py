@@ -100,6 +100,7 @@ def render(template, result, **variables):
         llm=run['llm'],
         encoder=run['encoder'],
         connector=run['connector'],
+        bottlenecks=run.get('bottleneck', 'none') != 'none',
         trained_on=run['dataset'] if run['dataset'] != dataset else '',
         scores=result['scores'],
         blind_scores=result.get('blind_scores'),
