@@ -13,6 +13,9 @@ encoder = 'data/models/efficientnet-lite0'
 resize = 'pad'
 cache_features = True
 instruction = 'Caption:'
+# for mechanisms that inject at layer 0, which this one does not: else the LLM makes the first
+# visual token its attention sink
+prefix_start = '<|endoftext|>'
 
 connector = 'linear'
 source_tokens = 'cls'

@@ -160,6 +160,7 @@ def test_what_the_data_sets_config_says_of_its_own_mechanism_is_taken_back():
     assert config['source_tokens'] == 'all'
     assert config['activation'] == 'gelu'
     assert config['n_prompt'] == 1
+    assert config['bottleneck'] == 'none'
     assert config['prefix_start'] == '<|endoftext|>'
 
 

@@ -69,15 +69,20 @@ def test_import_needs_a_checkpoint_and_a_folder(main):
             ['stamps', '--encoder=lite2'],
             ['models/smollm2-135m', 'models/efficientnet-lite2', 'stamps'],
         ),
-        (['demo-vqa'], ['models/smollm2-135m', 'models/efficientnet-lite0', 'easy_vqa']),
+        (
+            ['demo-vqa'],
+            ['models/smollm2-135m', 'models/efficientnet-lite0', 'easy_vqa', 'easy_vqa_balanced'],
+        ),
         (['demo-audio'], ['models/smollm2-135m', 'models/whisper-tiny', 'spoken_names']),
     ],
 )
 def test_a_demo_makes_its_models_and_its_data(arguments, folders, tmp_path, monkeypatch):
     made = []
 
-    def make(folder, build, downloads, *sizes):
-        assert downloads == tmp_path / 'downloads'
+    def make(folder, build, source, *sizes):
+        # the balanced questions are made of the official ones
+        expected = 'easy_vqa' if folder.name == 'easy_vqa_balanced' else 'downloads'
+        assert source == tmp_path / expected
         for size in sizes:
             assert str(folder).endswith(size)
         made.append(str(folder.relative_to(tmp_path)))
