@@ -257,8 +257,8 @@ class PALM(nn.Module):
     """A causal LM of transformers that perceives. llm, encoder: both frozen; encoder may be None
     (cached hidden states, or blind). prefix_start: token ids in front of the perceptual tokens that
     are injected at layer 0. fast_paths: three ways to the same result that are sooner there, see
-    `pack`, `fits_in_one_pass` and `move_prompt_into_prefix`; docs/7-performance.md says what each
-    saves."""
+    `pack_texts`, `fits_in_one_pass` and `move_prompt_into_prefix`; docs/7-performance.md says what
+    they save."""
 
     def __init__(self, llm, adapter, encoder=None, prefix_start=(), fast_paths=True):
         super().__init__()
@@ -469,7 +469,7 @@ class PALM(nn.Module):
         n_before = inputs[0].shape[1] - labels.shape[1]
         labelled = F.pad(labels[:, 1:] != -100, (n_before, 1))  # (B*G, N+P+T)
         if self.fast_paths and not self.compiled_layers:
-            inputs, labelled = self.pack(*inputs, labelled)
+            inputs, labelled = self.pack_texts(*inputs, labelled)
         x = self.through_layers(*inputs).flatten(0, 1)
         x = x[labelled.flatten().nonzero().squeeze(1).to(x.device, non_blocking=True)]
         logits = self.llm.get_output_embeddings()(x)  # (labels, V)
@@ -483,7 +483,7 @@ class PALM(nn.Module):
 
     # -- fast path of training: no pads
 
-    def pack(self, x, mask, position_ids, injections, labelled):
+    def pack_texts(self, x, mask, position_ids, injections, labelled):
         """Returns embeddings, mask, positions and injections of the same texts without pads, in one
         row of M tokens, and which of these are labelled, (1, M). labelled: (R, T), on the CPU.
 

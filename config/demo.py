@@ -29,7 +29,7 @@ token_norm = True
 token_bias = True
 # with trained tokens in front of the text, each text would be longer by them
 n_prompt = 0
-# without them nearly twice as many captions are of another category (docs/speedrun.md)
+# without them more captions are of another category, and of nothing (docs/speedrun.md)
 bottleneck = 'parallel'
 bottleneck_factor = 8
 

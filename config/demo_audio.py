@@ -12,7 +12,8 @@ encoder = 'data/models/whisper-tiny'
 audio_seconds = 3
 cache_features = True
 instruction = 'Caption:'
-# else the LLM makes the token of the sound its attention sink
+# for mechanisms that inject at layer 0, which this one does not: else the LLM makes the first token
+# of the sound its attention sink
 prefix_start = '<|endoftext|>'
 
 connector = 'linear'

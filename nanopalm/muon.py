@@ -1,6 +1,7 @@
 """
 Muon, as torch.optim has it, in the precision of the training. torch's multiplies in bfloat16
-always, which takes a CPU that has no instructions for it 80 times as long.
+always: limited to AVX2, which has no instructions for it, a CPU took 15 seconds for the matrices of
+the demo, and 0.4 in float32.
 """
 
 import torch

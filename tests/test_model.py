@@ -419,6 +419,25 @@ def test_fast_paths_give_what_the_plain_way_through_the_model_gives(llm, mechani
         assert text.tolist() == plain.generate(ids, mask, **options).tolist()
 
 
+@pytest.mark.parametrize('mechanism', ['qp_inner', 'epalm', 'c_attn'])
+def test_in_training_the_llm_computes_nothing_that_no_label_needs(mechanism):
+    packed = make(mechanism=mechanism)
+    padded = make(mechanism=mechanism)
+    padded.fast_paths = False
+    features, ids, labels, _ = inputs(B=2, G=2, T=9)
+    # the third text ends after seven tokens; the last has no label
+    labels[2, 7:] = -100
+    labels[3] = -100
+    loss = packed(ids, labels, features=features)
+    expected = padded(ids, labels, features=features)
+    assert_close(loss.detach(), expected.detach())
+    assert_same_gradients(gradients_of(packed, loss), gradients_of(padded, expected))
+    P = packed.adapter.cfg.n_prompt
+    assert padded.text_tokens == 4 * (P + 9)
+    # the last token of a text is read by nothing
+    assert packed.text_tokens == 2 * (P + 8) + (P + 6)
+
+
 @pytest.mark.parametrize(
     'mechanism, G, grad, calls',
     [
