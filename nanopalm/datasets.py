@@ -55,7 +55,8 @@ def load_examples(config, split):
     else:
         raise BadData(
             f'dataset={name!r}: expected one of {", ".join(map(repr, DATASETS))}, or a folder with '
-            f'train.jsonl, val.jsonl and test.jsonl, or a .jsonl file'
+            f'train.jsonl, val.jsonl and test.jsonl, or a .jsonl file; `python prepare.py` lists '
+            f'the data that it makes'
         )
     if split == 'train' and config['train_rows']:
         examples = draw_examples(examples, config['train_rows'], config['seed'])
