@@ -25,8 +25,9 @@ demo: .venv/installed
 demo-vqa: .venv/installed
 	$(BIN)/python prepare.py demo-vqa
 	$(BIN)/python train.py config/demo_vqa.py $(TRAIN_FLAGS)
+	$(BIN)/python train.py config/demo_vqa.py config/demo_vqa_official.py $(TRAIN_FLAGS)
 	$(BIN)/python train.py config/demo_vqa_blind.py $(TRAIN_FLAGS)
-	$(BIN)/python eval_vqa.py --out_dir=out/demo_vqa --blind_dir=out/demo_vqa_blind --num_beams=1 --max_new_tokens=4 --max_rows=3000 $(EVAL_FLAGS)
+	$(BIN)/python eval_vqa.py --out_dir=out/demo_vqa_official --blind_dir=out/demo_vqa_blind --num_beams=1 --max_new_tokens=4 --max_rows=3000 $(EVAL_FLAGS)
 
 demo-audio: .venv/installed
 	$(BIN)/python prepare.py demo-audio
@@ -59,8 +60,8 @@ test-newest: .venv-newest/installed
 	.venv-newest/bin/python -m pytest -q -n 2 $(PACKAGE_TESTS)
 
 clean-demo:  ## forget the trained demos, keep what was fetched
-	rm -rf out/demo out/demo_blind out/demo_vqa out/demo_vqa_blind out/demo_audio
-	rm -rf out/demo_audio_blind out/stamps out/stamps_blind out/speedrun
+	rm -rf out/demo out/demo_blind out/demo_vqa out/demo_vqa_official out/demo_vqa_blind
+	rm -rf out/demo_audio out/demo_audio_blind out/stamps out/stamps_blind out/speedrun
 
 # what is installed is exact; `make lock` writes anew which releases that is, from the newest that requirements.txt allows
 .venv/installed: requirements.txt constraints.txt

@@ -75,6 +75,7 @@ class AdapterConfig:
     bottleneck: str = 'none'
     bottleneck_at: str = 'mlp'
     bottleneck_factor: int = 4
+    bottleneck_layers: str = 'all'
 
 
 # ---- connectors: hidden states (B, 1+N, D) -> tokens (B, M, d_llm) -------------------------------
@@ -598,6 +599,16 @@ def find_target_layers(cfg, n_layers):
     return layers
 
 
+def find_bottleneck_layers(cfg, n_layers):
+    """Returns the layers of an LLM of n_layers that have a Bottleneck. A blind model has them where
+    the model that it is compared with has them."""
+    if cfg.bottleneck == 'none':
+        return []
+    if cfg.bottleneck_layers == 'targets':
+        return find_target_layers(cfg, n_layers)
+    return list(range(n_layers))
+
+
 def make_routes(cfg, layer_ids, n_encoders=1):
     """Returns the routes to these layers. The sources and the connectors are spread evenly over
     the targets: with as many sources as targets, the j-th target reads the j-th source."""
@@ -634,11 +645,13 @@ class Adapter(nn.Module):
         self.targets = []
         self.routes = []
         self.cross_attentions = nn.ModuleList()
+        # of each layer that has one
+        self.bottlenecks = nn.ModuleDict()
         # without an encoder there is nothing to route: the prompt tokens alone are trained
         if d_in:
             self.add_connectors(d_in, grid, d_llm, n_layers)
-        if cfg.bottleneck != 'none':
-            self.bottlenecks = nn.ModuleList(Bottleneck(cfg, d_llm) for _ in range(n_layers))
+        for layer in find_bottleneck_layers(cfg, n_layers):
+            self.bottlenecks[str(layer)] = Bottleneck(cfg, d_llm)
         if cfg.n_prompt:
             d = d_embed or d_llm
             self.prompt = nn.Parameter(torch.randn(cfg.n_prompt, d) * cfg.token_init_std)
@@ -731,6 +744,10 @@ class Adapter(nn.Module):
                 made[cross, id(z)] = cross.keys_values(z)
             inputs[layer] = (cross, *made[cross, id(z)])
         return inputs
+
+    def bottleneck(self, layer):
+        """Returns the Bottleneck in an LLM layer, None where there is none."""
+        return self.bottlenecks[str(layer)] if str(layer) in self.bottlenecks else None
 
     def prompt_tokens(self):
         """Returns the trained prompt tokens, (P, d_embed)."""

@@ -70,6 +70,8 @@ class Encoder(nn.Module):
     or transformers.
     video_frames: makes an image encoder one of video, which sees each frame by itself.
     video_tokens: the patches of 'all' frames, or their 'mean' over time.
+    pool_patches: the patches of an image are averaged to a grid of so many a side; 0 = they are
+    not.
     pretrained: whether the weights are loaded, or random.
 
     x, by medium: 'image' (B, 3, H, W), 'video' (B, T, 3, H, W), 'audio' a spectrogram. The final
@@ -87,13 +89,18 @@ class Encoder(nn.Module):
         video_frames=0,
         video_tokens='all',
         audio_seconds=0,
+        pool_patches=0,
         pretrained=True,
     ):
         super().__init__()
         self.source_layers = source_layers
         self.video_tokens = video_tokens
+        self.pool_patches = pool_patches
         options = dict(
-            image_size=image_size, video_frames=video_frames, audio_seconds=audio_seconds
+            image_size=image_size,
+            video_frames=video_frames,
+            audio_seconds=audio_seconds,
+            pool_patches=pool_patches,
         )
         self.load(name, options, pretrained)
         self.check_options(name, options)
@@ -142,7 +149,7 @@ class Encoder(nn.Module):
         elif self.medium == 'audio':
             accepted = ()
         else:
-            accepted = ('image_size', 'video_frames')
+            accepted = ('image_size', 'video_frames', 'pool_patches')
         refused = [key for key, value in options.items() if value and key not in accepted]
         if refused:
             raise ValueError(f'encoder {name!r} takes no {" or ".join(refused)}')
@@ -168,13 +175,27 @@ class Encoder(nn.Module):
         """Returns (the last S hidden states, their grid)."""
         if self.medium == 'video' and self.type is None:
             return self.read_frames(x)
-        return self.read(self, x)
+        return self.read_images(x)
+
+    def read_images(self, x):
+        """Returns the hidden states of images (B, 3, H, W), or of other files that are no frames,
+        and their grid."""
+        states, grid = self.read(self, x)
+        if not self.pool_patches:
+            return states, grid
+        if self.pool_patches > min(grid):
+            raise ValueError(
+                f'pool_patches={self.pool_patches}: expected at most {min(grid)}, for encoder '
+                f'{self.name!r} has {grid_text(grid)} patches'
+            )
+        side = self.pool_patches
+        return [pool_patches(state, grid, side) for state in states], (side, side)
 
     def read_frames(self, x):
         """Returns the hidden states of videos (B, T, 3, H, W) and their grid, from an image encoder
         that sees each frame by itself. CLS is the mean over time of those of the frames."""
         B, T = x.shape[:2]
-        of_frames, grid = self.read(self, x.flatten(0, 1))
+        of_frames, grid = self.read_images(x.flatten(0, 1))
         states = []
         for state in of_frames:
             # (B, T, 1+N, D)
@@ -214,6 +235,14 @@ def cls_first(patches, cls=None):
     if cls is None:
         cls = patches.mean(1, keepdim=True)
     return torch.cat([cls, patches], dim=1)
+
+
+def pool_patches(state, grid, side):
+    """Returns CLS and the means of side x side parts of the grid, which overlap where they do not
+    tile it: (B, 1+N, D) -> (B, 1+side^2, D)."""
+    patches = state[:, 1:].transpose(1, 2).unflatten(2, grid)  # (B, D, H, W)
+    means = F.adaptive_avg_pool2d(patches, side).flatten(2).transpose(1, 2)
+    return torch.cat([state[:, :1], means], dim=1)
 
 
 # ---- several encoders ----------------------------------------------------------------------------
@@ -291,7 +320,7 @@ def make_encoder(config, source_layers, pretrained=True):
     names = [config['encoder']]
     if not os.path.isdir(config['encoder']):
         names = [name.strip() for name in config['encoder'].split(',')]
-    keys = ('image_size', 'video_frames', 'video_tokens', 'audio_seconds')
+    keys = ('image_size', 'video_frames', 'video_tokens', 'audio_seconds', 'pool_patches')
     options = {key: config[key] for key in keys}
     encoders = [Encoder(name, source_layers, pretrained=pretrained, **options) for name in names]
     if len(encoders) == 1:

@@ -388,10 +388,9 @@ class PALM(nn.Module):
     def injections(self, tokens):
         """Returns the Injection of each LLM layer for visual tokens {target layer: (B, N, D)}."""
         layers = self.decoder.layers
-        bottlenecks = [None] * len(layers)
-        if self.adapter.cfg.bottleneck != 'none':
-            bottlenecks = self.adapter.bottlenecks
-        bottlenecks_only = [Injection(bottleneck=bottleneck) for bottleneck in bottlenecks]
+        bottlenecks_only = []
+        for i in range(len(layers)):
+            bottlenecks_only.append(Injection(bottleneck=self.adapter.bottleneck(i)))
         self.prefix_tokens = []
         if self.adapter.cross_attentions:
             inputs = self.adapter.cross_attention_inputs(tokens)

@@ -136,8 +136,9 @@ def naive_logits(palm, features, input_ids, attention_mask=None, tokens=None):
     elif tokens is None:
         G = len(input_ids) // len(features)
         tokens = visual_tokens(palm, features.repeat_interleave(G, dim=0))
-    bottlenecks = getattr(palm.adapter, 'bottlenecks', [None] * len(palm.decoder.layers))
-    with injected(palm.decoder.layers, [Injection(bottleneck=b) for b in bottlenecks]):
+    layers = palm.decoder.layers
+    bottlenecks = [palm.adapter.bottleneck(i) for i in range(len(layers))]
+    with injected(layers, [Injection(bottleneck=bottleneck) for bottleneck in bottlenecks]):
         x = through_layers(palm, x, mask, tokens)
     decoder = palm.llm.get_decoder()
     # the post-norm OPT-350m has no final norm, but projects out of its layers' width

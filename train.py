@@ -80,6 +80,7 @@ encoder = 'data/models/efficientnet-lite0'
 # several encoders: their 'tokens' side by side, or their 'channels' joined per patch
 encoder_join: one_of('tokens', 'channels') = 'tokens'
 image_size: at_least(0) = 0  # pixels, 0 = the encoder's own
+pool_patches: at_least(0) = 0  # patches are averaged to so many a side, 0 = they are not
 # of a clip, 0 = the encoder's own; given to an image encoder, it sees each frame by itself
 video_frames: at_least(0) = 0
 video_tokens: one_of('all', 'mean') = 'all'  # of all frames, or their mean over time
@@ -178,6 +179,8 @@ encoder_norm_tuning = False
 bottleneck: one_of('none', 'normal', 'parallel', 'scaled') = 'none'
 bottleneck_at: one_of('mlp', 'attention') = 'mlp'
 bottleneck_factor: at_least(1) = 4  # they are d_llm / factor wide
+# in all layers, or in the targets alone: below the first of these nothing needs a gradient then
+bottleneck_layers: one_of('all', 'targets') = 'all'
 
 # -- optimisation (the papers')
 batch_size: at_least(1) = 16  # inputs per micro step, over all processes
@@ -209,8 +212,9 @@ seed: at_least(0) = 0
 
 # -- system
 out_dir: may_change = 'out/run'
-# 'scratch'; 'resume' out_dir's run; 'auto' = resume if there is one; or another run's out_dir
-init_from: may_change = 'scratch'
+# 'resume' out_dir's run; 'auto' = resume if there is one, else scratch
+init_from: one_of('scratch', 'resume', 'auto') & may_change = 'scratch'
+start_from = ''  # another run's out_dir: scratch begins with its best weights
 device: may_change = 'auto'  # 'cpu', 'cuda', 'cuda:1', ...
 # auto = float32 on a CPU, on a GPU what the LLM was published in (float16 has a gradient scaler)
 dtype: one_of('auto', 'float32', 'bfloat16', 'float16') = 'auto'
@@ -339,9 +343,9 @@ for layer in model.decoder.layers:
         checkpoint_activations(layer)
 if compile:
     model.compile_layers()
-if init_from not in ('scratch', 'resume', 'auto'):
-    donor, _, _ = load_checkpoint(init_from, 'best', 'cpu', 'float32')
-    copy_trained(model, donor.trained(), f'init_from={init_from!r}')
+if start_from and not resuming:
+    donor, _, _ = load_checkpoint(start_from, 'best', 'cpu', 'float32')
+    copy_trained(model, donor.trained(), f'start_from={start_from!r}')
 check_prompt_end(tokenizer, config, model.llm.get_input_embeddings().num_embeddings)
 for route in model.adapter.routes:
     say(f'route: {route.describe(model.adapter.cfg)}')

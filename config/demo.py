@@ -1,6 +1,6 @@
-# The demo: emoji as eight artists drew them, in eP-ALM's way: the mean of EfficientNet-Lite0's
-# patches goes through a linear layer into each of 18 layers of SmolLM2-135M, which has a small
-# bottleneck beside each of its MLPs. Both models are frozen.
+# The demo: emoji as eight artists drew them. EfficientNet-Lite0 sees a picture and its quarters,
+# R-Linear (DePALM) makes two tokens of them for each of 18 inner layers of SmolLM2-135M, and a
+# small bottleneck (eP-ALM) stands beside the MLP of each of these layers. Both models are frozen.
 #   python prepare.py demo && python train.py config/demo.py
 # 2 CPU cores, no GPU. What to expect is in README.md.
 dataset = 'data/emoji'
@@ -11,18 +11,21 @@ llm = 'data/models/smollm2-135m'
 encoder = 'data/models/efficientnet-lite0'
 # the emoji are square already, other pictures that it is asked about may not be
 resize = 'pad'
+# what is where: a mean over the picture alone cannot tell it
+pool_patches = 2
 cache_features = True
 instruction = 'Caption:'
 # for mechanisms that inject at layer 0, which this one does not: else the LLM makes the first
 # visual token its attention sink
 prefix_start = '<|endoftext|>'
 
-connector = 'linear'
-source_tokens = 'cls'
-activation = 'none'
+connector = 'r_linear'
+# the four quarters become one token, the mean is the other
+reduction = 4
+adapter_dim = 256
 n_targets = 18
 last_target = -2
-# what one layer can say of a picture is little, so each has a linear layer of its own
+# what one layer can say of a picture is little, so each has a connector of its own
 n_connectors = 18
 keep_to_end = False
 token_norm = True
@@ -32,6 +35,8 @@ n_prompt = 0
 # without them more captions are of another category, and of nothing (docs/speedrun.md)
 bottleneck = 'parallel'
 bottleneck_factor = 8
+# below the first target nothing needs a gradient
+bottleneck_layers = 'targets'
 
 batch_size = 48
 learning_rate = 1e-2
@@ -41,8 +46,8 @@ muon_rate = 0.05
 adam_eps = 1e-8
 warmup = 0.1
 weight_decay = 0.0
-max_iters = 260
-eval_interval = 65
+max_iters = 320
+eval_interval = 80
 log_interval = 20
 n_samples = 3
 test_checkpoint = 'last'

@@ -25,6 +25,8 @@ n_prompt = 0
 # without them it never compares what is asked with what is there (docs/6-results.md)
 bottleneck = 'parallel'
 bottleneck_factor = 8
+# below the first target nothing needs a gradient
+bottleneck_layers = 'targets'
 
 batch_size = 48
 learning_rate = 1e-2
@@ -33,8 +35,8 @@ warmup = 0.05
 # the papers' 1e-4 is as large as these gradients
 adam_eps = 1e-8
 weight_decay = 0.0
-max_iters = 400
-eval_interval = 100
+max_iters = 220
+eval_interval = 110
 eval_rows = 96
 log_interval = 20
 n_samples = 3

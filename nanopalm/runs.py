@@ -19,6 +19,9 @@ LATER_HYPERPARAMETERS = dict(
     encoder_join='tokens',
     eval_metric='loss',
     muon_rate=0.0,
+    pool_patches=0,
+    bottleneck_layers='all',
+    start_from='',
 )
 
 
@@ -79,8 +82,8 @@ def read_state(out_dir, device):
     # the last that was added
     if 'optimizers' not in state:
         raise ValueError(
-            f'{path} is of an older version, which cannot be continued; --init_from={out_dir} with '
-            f'another --out_dir starts from its best weights'
+            f'{path} is of an older version, which cannot be continued; --start_from={out_dir} '
+            f'with another --out_dir starts from its best weights'
         )
     return state
 

@@ -2,7 +2,7 @@
 adapters.py: routes, target layers, connectors, cross-attention, and where training starts.
 """
 
-from dataclasses import asdict
+from dataclasses import asdict, replace
 
 import pytest
 import torch
@@ -262,6 +262,18 @@ def test_a_bias_for_each_token_counts_the_tokens_of_all_encoders():
     adapter = Adapter(cfg, (24, 40), ((4, 4), (2, 2)), WIDTH, LAYERS)
     sources = [[torch.randn(2, 17, 24)], [torch.randn(2, 5, 40)]]
     assert adapter(sources)[0].shape == (2, 10, WIDTH)
+
+
+@pytest.mark.parametrize('d_in', [48, None])
+def test_bottlenecks_are_in_all_layers_or_in_the_targets(d_in):
+    cfg = AdapterConfig(connector='linear', n_targets=2, last_target=-2, bottleneck='parallel')
+    everywhere = Adapter(cfg, d_in, (4, 4), 32, n_layers=6)
+    cfg = replace(cfg, bottleneck_layers='targets')
+    at_targets = Adapter(cfg, d_in, (4, 4), 32, n_layers=6)
+    nowhere = Adapter(replace(cfg, bottleneck='none'), d_in, (4, 4), 32, n_layers=6)
+    assert [everywhere.bottleneck(i) is not None for i in range(6)] == [True] * 6
+    assert [i for i in range(6) if at_targets.bottleneck(i)] == [3, 4]
+    assert not any(nowhere.bottleneck(i) for i in range(6))
 
 
 def test_target_layers_are_whole_numbers():

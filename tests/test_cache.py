@@ -288,6 +288,7 @@ def test_the_key_depends_on_everything_that_changes_hidden_states(files, vit, en
         key_of(files[::-1], vit),
         key_of(files, Encoder(folder, source_layers=2)),
         key_of(files, Encoder(folder, image_size=16)),
+        key_of(files, Encoder(folder, pool_patches=2)),
         key_of(files, Encoder(folder, video_frames=2)),
         key_of(files, Encoder(folder, video_frames=2, video_tokens='mean')),
     ]

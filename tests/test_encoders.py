@@ -258,6 +258,38 @@ def test_a_cnn_returns_its_last_three_feature_maps_joined_and_normed(tmp_path):
         Encoder(str(tmp_path), source_layers=2, image_size=96)
 
 
+def test_patches_are_pooled_to_a_coarser_grid(encoder):
+    plain = Encoder(str(encoder), source_layers=2)
+    halves = Encoder(str(encoder), source_layers=2, pool_patches=2)
+    thirds = Encoder(str(encoder), source_layers=2, pool_patches=3)
+    assert plain.grid == (4, 4)
+    assert halves.grid == (2, 2)
+    assert thirds.grid == (3, 3)
+    x = random_input(plain)
+    for state, half, third in zip(plain(x), halves(x), thirds(x), strict=True):
+        torch.testing.assert_close(half[:, :1], state[:, :1])
+        torch.testing.assert_close(third[:, :1], state[:, :1])
+        # (B, H, W, D)
+        patches = state[:, 1:].unflatten(1, (4, 4))
+        torch.testing.assert_close(half[:, 2], patches[:, :2, 2:].mean((1, 2)))
+        # three parts of four rows: 0 and 1, 1 and 2, 2 and 3
+        torch.testing.assert_close(third[:, 5], patches[:, 1:3, 1:3].mean((1, 2)))
+
+
+def test_patches_of_each_frame_are_pooled_by_themselves(encoder):
+    image = Encoder(str(encoder), pool_patches=2)
+    video = Encoder(str(encoder), pool_patches=2, video_frames=3)
+    assert video.grid == (6, 2)
+    x = torch.randn(2, 3, 3, 32, 32)
+    frames = [image(x[:, t])[0][:, 1:] for t in range(3)]
+    torch.testing.assert_close(video(x)[0][:, 1:], torch.cat(frames, dim=1))
+
+
+def test_more_pooled_patches_than_there_are_patches_are_refused(encoder):
+    with pytest.raises(ValueError, match='pool_patches=5: expected at most 4.*4x4 patches'):
+        Encoder(str(encoder), pool_patches=5)
+
+
 def test_a_vit_of_one_channel_takes_spectrograms(tmp_path):
     sizes = dict(img_size=(64, 32), in_chans=1, embed_dim=48, depth=2, num_heads=2, num_classes=0)
     folder = save_timm(tmp_path, 'vit_base_patch16_224', patch_size=16, **sizes)
@@ -542,6 +574,7 @@ def test_more_source_layers_than_the_model_has_are_refused(hub, kind):
         ('whisper', 'video_frames', 3),
         ('clap', 'image_size', 32),
         ('timesformer', 'image_size', 64),
+        ('timesformer', 'pool_patches', 2),
     ],
 )
 def test_options_of_other_media_are_refused(hub, kind, option, value):
@@ -586,9 +619,11 @@ def folders(tmp_path_factory):
 
 def group_of(folders, *names, source_layers=2, **config):
     """The encoder that a run has with these names in its config."""
-    config = dict(image_size=0, video_frames=0, video_tokens='all', audio_seconds=0) | config
     paths = ','.join(folders[name] for name in names)
-    return make_encoder(dict(config, encoder=paths), source_layers)
+    defaults = dict(
+        image_size=0, video_frames=0, video_tokens='all', audio_seconds=0, pool_patches=0
+    )
+    return make_encoder(defaults | config | dict(encoder=paths), source_layers)
 
 
 def inputs_of(group):

@@ -39,8 +39,10 @@ def test_share_within_counts_the_highest_logits():
 
 
 @pytest.mark.slow
-def test_the_limit_of_a_data_set_is_printed(pictures, encoder, llm, tmp_path):
+@pytest.mark.parametrize('pool_patches', [0, 2])
+def test_the_limit_of_a_data_set_is_printed(pool_patches, pictures, encoder, llm, tmp_path):
     options = flags(
+        pool_patches=pool_patches,
         dataset=pictures,
         encoder=encoder,
         llm=llm,

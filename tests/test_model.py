@@ -387,6 +387,20 @@ def make_with_bottleneck(mechanism):
     return make('llama', mechanism)
 
 
+@pytest.mark.parametrize('bottleneck_layers, first', [('all', 0), ('targets', 2)])
+def test_below_the_first_bottleneck_and_target_nothing_needs_a_gradient(bottleneck_layers, first):
+    palm = make(mechanism='strided', n_prompt=0, bottleneck_layers=bottleneck_layers)
+    needing = []
+    for i, layer in enumerate(palm.decoder.layers):
+        layer.register_forward_hook(
+            lambda layer, args, output, i=i: needing.append(i) if output.requires_grad else None
+        )
+    features, ids, labels, _ = inputs()
+    palm(ids, labels, features=features).backward()
+    assert set(needing) == set(range(first, 6))
+    assert all(p.grad is not None for p in palm.trained().values())
+
+
 # ---- fast paths ----------------------------------------------------------------------------------
 
 

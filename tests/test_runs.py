@@ -100,7 +100,7 @@ def test_a_resume_file_of_an_older_version_is_named(tmp_path):
     # the second has the state of its one optimizer
     for state in (dict(step=3, window=0.0), dict(step=3, loss_sum=0.0, optimizer={})):
         torch.save(state, tmp_path / 'resume.pt')
-        with pytest.raises(ValueError, match='older version.*--init_from='):
+        with pytest.raises(ValueError, match='older version.*--start_from='):
             read_state(tmp_path, 'cpu')
 
 

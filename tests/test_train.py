@@ -158,7 +158,7 @@ def test_the_text_only_baseline_trains_its_prompt_alone(train, tiny, run, pictur
 
 def test_a_run_may_start_from_the_adapter_of_another(trained, train, tiny):
     out_dir, _ = trained
-    train(init_from=out_dir, connector='linear', max_iters=1)
+    train(start_from=out_dir, connector='linear', max_iters=1)
     step, loss = metrics(tiny['out_dir'], 'val_loss')[0]
     assert step == 0
     assert loss == pytest.approx(facts(out_dir)['val_loss'], abs=1e-6)
@@ -166,7 +166,7 @@ def test_a_run_may_start_from_the_adapter_of_another(trained, train, tiny):
 
 def test_a_run_cannot_start_from_an_adapter_that_does_not_fit(trained, train):
     out_dir, _ = trained
-    assert 'init_from' in train(fails=True, init_from=out_dir, connector='qpmapper')
+    assert 'start_from' in train(fails=True, start_from=out_dir, connector='qpmapper')
 
 
 def test_target_layers_may_be_listed_and_every_route_is_printed(train, tiny):
@@ -411,7 +411,8 @@ def test_the_prompt_tokens_may_have_a_learning_rate_of_their_own(train, tiny):
         (dict(source_layers=0), 'source_layers'),
         (dict(cache_features=True, cache_views=0), 'cache_views'),
         (dict(cache_features=True, encoder_norm_tuning=True), 'cache_features'),
-        (dict(init_from='nowhere'), 'nowhere'),
+        (dict(start_from='nowhere'), 'nowhere'),
+        (dict(init_from='nowhere'), 'init_from'),
         (dict(device='tpu'), "device='tpu'"),
         (dict(bottleneck='serial'), 'bottleneck'),
         (dict(bottleneck_at='head'), 'bottleneck_at'),

@@ -88,7 +88,8 @@ MECHANISMS = dict(
     started=MAPPER,
     r_linear=dict(connector='r_linear', adapter_dim=32),
     qp_inner=INNER,
-    strided=INNER | dict(n_targets=2, target_stride=2),
+    strided=INNER
+    | dict(n_targets=2, target_stride=2, bottleneck='parallel', bottleneck_layers='targets'),
     inner_to_end=INNER | dict(keep_to_end=True, last_target=-3),
     epalm=dict(
         connector='linear',

@@ -2,17 +2,17 @@
 Compares the mechanisms as the papers did: trains each of them on the same data with several seeds,
 on several shares of the rows, and says which differences are larger than the noise.
 
-    python -m tools.compare config/demo.py --max_iters=280 --source_layers=1 --image_size=256
-    python -m tools.compare config/demo.py --max_iters=280 --source_layers=1 --image_size=256 \
+    python -m tools.compare config/demo.py --max_iters=280 --source_layers=1 --pool_patches=4
+    python -m tools.compare config/demo.py --max_iters=280 --source_layers=1 --pool_patches=4 \
         --rates=1e-3,1e-2,3e-2 --seconds=600
     python -m tools.compare config/data/coco.py --mechanisms=qp_l0,r_linear --max_iters=20000
     python -m tools.compare --redraw=docs/compare.json --compare_dir=docs
 
 All arguments that are not listed by --help go to every train.py: config files in front of
 config/mechanism/<name>.py, hyperparameters behind it, where they win. (A CNN has one layer to read,
-so it needs --source_layers=1; R-* need a grid that 2x2 patches tile, --image_size=256 for
-EfficientNet-Lite0.) What the config file of the data set says of its own mechanism is taken back:
-a connector, its layers and its prompt tokens are those of the mechanism's file.
+so it needs --source_layers=1; R-* need a grid that 2x2 patches tile, which 7x7 is not and
+--pool_patches=4 makes.) What the config file of the data set says of its own mechanism is taken
+back: a connector, its layers and its prompt tokens are those of the mechanism's file.
 
 The budget of *samples*: all runs take max_iters steps of batch_size x accumulate as the data set's
 config and the command line say, whatever a mechanism's file says.

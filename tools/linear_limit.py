@@ -5,9 +5,10 @@ captioner's exact matches are to be read.
     python -m tools.linear_limit config/demo.py
 
 It takes the config files and hyperparameters of train.py. Each caption of the training split is a
-class. The features are the encoder's CLS tokens, or the mean of a CNN's patches, read from the
-feature cache of the training, or written into it first. How strongly the classifier is regularised
-is chosen on the validation split.
+class. The features are the encoder's CLS tokens, or the mean of a CNN's patches, and with
+`pool_patches` the pooled patches side by side with it. They are read from the feature cache of the
+training, or written into it first. How strongly the classifier is regularised is chosen on the
+validation split.
 """
 
 import functools
@@ -69,8 +70,10 @@ def read_features(config):
     for split in SPLITS:
         examples = load_examples(config, split)
         cache = feature_cache(examples, encoder, config, split, device, autocast)
-        # of the plain view, the last layer's first token; a data set without two captions of a file
-        features[split] = torch.from_numpy(cache[:, 0, -1, 0].astype('float32'))
+        # of the plain view, the last layer; a data set without two captions of a file
+        n_tokens = cache.shape[3] if config['pool_patches'] else 1
+        tokens = cache[:, 0, -1, :n_tokens].astype('float32')  # (examples, 1+N, D)
+        features[split] = torch.from_numpy(tokens).flatten(1)
         captions[split] = [example['caption'][0] for example in examples]
     return features, captions
 

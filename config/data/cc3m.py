@@ -6,7 +6,7 @@
 #   python eval_vqa.py --out_dir=out/cc3m --dataset=vqav2_karpathy --data_dir=data/coco \
 #       --instruction='Question: {prompt} Answer:'
 # or with another mechanism in place of epalm_original; none of DePALM's released runs trains on it.
-# Another training starts from this one with --init_from=out/cc3m and the same mechanism.
+# Another training starts from this one with --start_from=out/cc3m and the same mechanism.
 # OPT-6.7B and ViT-L frozen, as in eP-ALM's largest. Batch and epochs are our choice, since eP-ALM's
 # are not known to us. Many of the links are dead: images that are missing are left out.
 # data_dir holds images/train and images/val, and perhaps the two official tsv files;
