@@ -35,8 +35,8 @@ warmup = 0.05
 # the papers' 1e-4 is as large as these gradients
 adam_eps = 1e-8
 weight_decay = 0.0
-max_iters = 220
-eval_interval = 110
+max_iters = 380
+eval_interval = 190
 eval_rows = 96
 log_interval = 20
 n_samples = 3

@@ -8,5 +8,5 @@ start_from = 'out/demo_vqa'
 
 learning_rate = 3e-3
 muon_rate = 0.02
-max_iters = 150
-eval_interval = 75
+max_iters = 120
+eval_interval = 120
