@@ -1,6 +1,7 @@
 # The demo of questions: eP-ALM with its bottlenecks inside the LLM on easy-VQA (coloured shapes);
 # SmolLM2-135M and EfficientNet-Lite0 are both frozen.
 #   python prepare.py demo-vqa && python train.py config/demo_vqa.py
+# This is its first half, which teaches it to compare; config/demo_vqa_official.py is the second.
 # 2 CPU cores, no GPU. What to expect is in docs/6-results.md.
 # the official questions without most of those that habit answers
 dataset = 'data/easy_vqa_balanced'

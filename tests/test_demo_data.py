@@ -56,6 +56,24 @@ def write_stamps_package(path, compression='xz'):
     return path
 
 
+@pytest.mark.parametrize('reachable', [True, False])
+def test_smollm2_comes_from_the_hub_or_leaves_an_empty_folder(reachable, tmp_path, monkeypatch):
+    def snapshot_download(name, local_dir, **files):
+        assert name == 'HuggingFaceTB/SmolLM2-135M-Instruct'
+        (local_dir / '.cache').mkdir()
+        (local_dir / 'config.json').write_text('{}')
+        if not reachable:
+            raise ConnectionError('no route\nto the Hub')
+
+    monkeypatch.setattr('huggingface_hub.snapshot_download', snapshot_download)
+    reason = demo_data.download_smollm2(tmp_path)
+    left = [path.name for path in tmp_path.iterdir()]
+    if reachable:
+        assert (reason, left) == ('', ['config.json'])
+    else:
+        assert (reason, left) == ('ConnectionError: no route', [])
+
+
 def write_easy_vqa_package(path):
     """Writes a wheel of easy_vqa: in both parts five questions about four images. Returns the
     path."""
