@@ -14,7 +14,8 @@ resize = 'pad'
 # what is where: a mean over the picture alone cannot tell it
 pool_patches = 2
 cache_features = True
-instruction = 'Caption:'
+# nothing is asked, and a text in front of each caption would be a quarter of what is computed
+instruction = ''
 # for mechanisms that inject at layer 0, which this one does not: else the LLM makes the first
 # visual token its attention sink
 prefix_start = '<|endoftext|>'
@@ -46,8 +47,8 @@ muon_rate = 0.05
 adam_eps = 1e-8
 warmup = 0.1
 weight_decay = 0.0
-max_iters = 320
-eval_interval = 80
+max_iters = 400
+eval_interval = 100
 log_interval = 20
 n_samples = 3
 test_checkpoint = 'last'

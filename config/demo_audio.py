@@ -28,9 +28,11 @@ keep_to_end = False
 token_norm = True
 token_bias = True
 n_prompt = 0
+bottleneck = 'parallel'
+bottleneck_factor = 8
+bottleneck_layers = 'targets'
 
 batch_size = 48
-group_lengths = True
 learning_rate = 1e-2
 muon_rate = 0.05
 # the papers' 1e-4 is as large as these gradients

@@ -6,7 +6,7 @@ out_dir = 'out/demo_blind'
 init_from = 'auto'
 llm = 'data/models/smollm2-135m'
 encoder = None
-instruction = 'Caption:'
+instruction = ''
 # six more than the demo has: as good as it gets without looking
 n_prompt = 8
 learning_rate = 1e-2
