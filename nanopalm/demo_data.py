@@ -318,10 +318,11 @@ def download_smollm2(folder):
     """Fetches the model from the Hub into an empty folder. Returns '', or in a line why that did
     not succeed, which can be for dozens of reasons; the folder is empty then."""
     import huggingface_hub
+    from huggingface_hub.utils import disable_progress_bars
 
     print(f'fetching {SMOLLM2} from the Hub (270 MB)', flush=True)
     if not sys.stderr.isatty():
-        huggingface_hub.utils.disable_progress_bars()
+        disable_progress_bars()
     files = dict(allow_patterns=['*.json', '*.jinja', 'model.safetensors'], ignore_patterns='*/*')
     try:
         huggingface_hub.snapshot_download(SMOLLM2, local_dir=folder, **files)
