@@ -1,8 +1,8 @@
 """
 Fetches models and data by name, and puts them into data/ in the form that the other scripts read:
 
-    # a small LLM, an image encoder, and emoji as eight artists drew them: 138 MB to fetch, two
-    # minutes
+    # a small LLM, an image encoder, and emoji as eight artists drew them: 138 MB to fetch, and 177
+    # more where the LLM comes from the Hub; two minutes
     python prepare.py demo
     # the same models, and Tux Paint's captioned stamps: 270 MB to fetch; needs apt-get
     python prepare.py stamps
