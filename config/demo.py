@@ -14,7 +14,7 @@ resize = 'pad'
 # what is where: a mean over the picture alone cannot tell it
 pool_patches = 2
 cache_features = True
-# nothing is asked, and a text in front of each caption would be a quarter of what is computed
+# nothing is asked; 'Caption:' in front of each text would be three tokens more than its four
 instruction = ''
 # for mechanisms that inject at layer 0, which this one does not: else the LLM makes the first
 # visual token its attention sink
