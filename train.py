@@ -179,7 +179,7 @@ encoder_norm_tuning = False
 bottleneck: one_of('none', 'normal', 'parallel', 'scaled') = 'none'
 bottleneck_at: one_of('mlp', 'attention') = 'mlp'
 bottleneck_factor: at_least(1) = 4  # they are d_llm / factor wide
-# in all layers, or in the targets alone: below the first of these nothing needs a gradient then
+# in all layers, or in the targets alone: without prompt tokens nothing below needs a gradient then
 bottleneck_layers: one_of('all', 'targets') = 'all'
 
 # -- optimisation (the papers')
