@@ -20,6 +20,9 @@ import hashlib
 import io
 import itertools
 import json
+import multiprocessing
+import os
+import signal
 import tarfile
 from collections import Counter
 from dataclasses import dataclass
@@ -46,6 +49,8 @@ ARTISTS = (
 )
 MIN_ARTISTS = 5
 PIXELS = 200
+# that draw; an artist's drawing of a name is a task, and there are eight artists
+MAX_PROCESSES = 8
 # side of a picture, of the longer side of what is drawn in it
 MARGIN = 1.08
 
@@ -592,8 +597,10 @@ def build_emoji(folder, downloads):
     """Writes the emoji of all artists. Returns a summary."""
     icon_sets = fetch_icon_sets(downloads)
     splits = dict(train=[], val=[], test=[], test_composition=[])
-    n_names, near_copies = add_things(folder, icon_sets, splits)
-    n_people, n_held_out = add_people(folder, icon_sets, splits)
+    # most of the time goes into drawing
+    with multiprocessing.Pool(min(os.cpu_count(), MAX_PROCESSES), ignore_interrupts) as pool:
+        n_names, near_copies = add_things(folder, icon_sets, pool, splits)
+        n_people, n_held_out = add_people(folder, icon_sets, pool, splits)
     (folder / 'ATTRIBUTION.txt').write_text(attribution(icon_sets), encoding='utf-8')
     return (
         f'{n_names} names, {len(icon_sets)} artists, {write_splits(folder, splits)} pictures; left '
@@ -602,14 +609,14 @@ def build_emoji(folder, downloads):
     )
 
 
-def add_things(folder, icon_sets, splits):
+def add_things(folder, icon_sets, pool, splits):
     """Writes the pictures of what is not a person, and adds their examples to {split: examples}.
     Returns (the number of names, the ids of near-copies of held-out pictures, left out)."""
     artists_of, category_of = select_names(icon_sets)
     held_out = hold_out(artists_of)
     near_copies = []
     for name in tqdm(artists_of, desc='drawing', unit='names', **BAR):
-        pngs = {artist: draw(icon_sets[artist], name) for artist in artists_of[name]}
+        pngs = draw_all(pool, icon_sets, dict.fromkeys(artists_of[name], name))
         split_of = dict.fromkeys(pngs, 'train')
         if name in held_out:
             split, artist = held_out[name]
@@ -628,7 +635,7 @@ def add_things(folder, icon_sets, splits):
     return len(artists_of), near_copies
 
 
-def add_people(folder, icon_sets, splits):
+def add_people(folder, icon_sets, pool, splits):
     """Writes the pictures of people, and adds their examples to {split: examples}. Returns (the
     number of combinations, how many of them are held out)."""
     drawings_of = select_people(icon_sets)
@@ -636,8 +643,8 @@ def add_people(folder, icon_sets, splits):
     n_held_out = 0
     for person, (split, artists) in tqdm(split_of.items(), desc='drawing', unit='people', **BAR):
         n_held_out += split == 'test_composition'
-        for artist in artists:
-            png = draw(icon_sets[artist], drawings_of[person][artist])
+        drawings = {artist: drawings_of[person][artist] for artist in artists}
+        for artist, png in draw_all(pool, icon_sets, drawings).items():
             example = {
                 'image': write_picture(folder, artist, person.name, png),
                 'caption': [person.caption],
@@ -667,12 +674,26 @@ def near_copies_of(held_out_artist, pngs):
     return copies
 
 
-def draw(icon_set, name):
-    """Returns an artist's drawing of a name as a PNG file on white, which it fills."""
+def ignore_interrupts():
+    """Leaves Ctrl-C to the main process, which ends the others."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+
+
+def draw_all(pool, icon_sets, drawings):
+    """Returns {artist: PNG file} of {artist: name of the drawing}, drawn by a pool of processes."""
+    svgs = []
+    for artist, name in drawings.items():
+        icon_set = icon_sets[artist]
+        svgs.append(icon_set.svg(icon_set.find(name)))
+    return dict(zip(drawings, pool.map(draw, svgs, chunksize=1)))
+
+
+def draw(svg):
+    """Returns a PNG file of an SVG on white, which its drawing fills."""
     import resvg_py
 
     png = resvg_py.svg_to_bytes(
-        svg_string=icon_set.svg(icon_set.find(name)),
+        svg_string=svg,
         width=PIXELS,
         background='#ffffff',
         skip_system_fonts=True,
