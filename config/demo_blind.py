@@ -1,5 +1,5 @@
-# The text-only baseline of config/demo.py: the same LLM and learned prompt tokens, no picture. What
-# it says of every picture is the best that can be said without looking.
+# The text-only baseline of config/demo.py: the same LLM and bottlenecks, no picture. What it says of
+# every picture is the best that can be said without looking.
 #   python train.py config/demo_blind.py
 dataset = 'data/emoji'
 out_dir = 'out/demo_blind'
@@ -7,10 +7,20 @@ init_from = 'auto'
 llm = 'data/models/smollm2-135m'
 encoder = None
 instruction = ''
-# six more than the demo has: as good as it gets without looking
-n_prompt = 8
+n_prompt = 0
+bottleneck = 'parallel'
+bottleneck_factor = 8
+# the layers that the demo's pictures enter
+bottleneck_layers = 'targets'
+n_targets = 18
+last_target = -2
+
 learning_rate = 1e-2
-max_iters = 80
-eval_interval = 40
+muon_rate = 0.05
+adam_eps = 1e-8
+warmup = 0.1
+weight_decay = 0.0
+max_iters = 60
+eval_interval = 60
 # the longest caption has 10
 test_new_tokens = 20
