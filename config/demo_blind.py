@@ -1,5 +1,5 @@
-# The text-only baseline of config/demo.py: the same LLM and bottlenecks, no picture. What it says of
-# every picture is the best that can be said without looking.
+# The text-only baseline of config/demo.py: the same LLM and bottlenecks, no picture. What it says
+# of every picture is the best that can be said without looking.
 #   python train.py config/demo_blind.py
 dataset = 'data/emoji'
 out_dir = 'out/demo_blind'
