@@ -6,7 +6,7 @@ on several shares of the rows, and says which differences are larger than the no
     python -m tools.compare config/demo.py --max_iters=280 --source_layers=1 --pool_patches=4 \
         --rates=1e-3,1e-2,3e-2 --seconds=600
     python -m tools.compare config/data/coco.py --mechanisms=qp_l0,r_linear --max_iters=20000
-    python -m tools.compare --redraw=docs/compare.json --compare_dir=docs
+    python -m tools.compare --redraw=docs/compare/compare.json --compare_dir=docs/compare
 
 All arguments that are not listed by --help go to every train.py: config files in front of
 config/mechanism/<name>.py, hyperparameters behind it, where they win. (A CNN has one layer to read,
