@@ -165,6 +165,8 @@ def main(argv):
         NAMES[name](argv[1:])
     except ConnectionError as error:
         sys.exit(f'prepare.py: {error}')
+    except KeyboardInterrupt:
+        sys.exit('prepare.py: interrupted; what is complete is kept, the same command goes on')
 
 
 if __name__ == '__main__':

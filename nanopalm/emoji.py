@@ -49,7 +49,7 @@ ARTISTS = (
 )
 MIN_ARTISTS = 5
 PIXELS = 200
-# that draw; an artist's drawing of a name is a task, and there are eight artists
+# they draw what the artists have of a name at the same time, so more than artists would wait
 MAX_PROCESSES = 8
 # side of a picture, of the longer side of what is drawn in it
 MARGIN = 1.08

@@ -122,3 +122,12 @@ def test_without_npm_the_message_also_names_the_demo_that_needs_none(main, tmp_p
 
 def test_every_data_set_can_be_prepared_by_its_name():
     assert set(DATASETS) <= set(prepare.NAMES)
+
+
+def test_an_interrupt_ends_in_a_sentence(monkeypatch):
+    def interrupted(argv):
+        raise KeyboardInterrupt
+
+    monkeypatch.setitem(prepare.NAMES, 'demo', interrupted)
+    with pytest.raises(SystemExit, match='the same command goes on'):
+        prepare.main(['demo'])
