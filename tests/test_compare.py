@@ -2,11 +2,17 @@
 models."""
 
 import json
+import os
+import signal
+import sys
+import threading
+import time
+from pathlib import Path
 
 import pytest
 from conftest import flags
 
-from tools import compare, compare_report
+from tools import compare, compare_report, jobs
 
 FIRST = dict(exact=40.0, CIDEr=80.0, val_loss=2.0, s_per_step=0.5, peak_gb=1.0, steps=10)
 FIRST |= dict(parameters=12000, rate='')
@@ -131,10 +137,14 @@ def test_all_mechanisms_are_trained_with_the_first_seed_before_the_second():
 def test_the_rest_is_judged_by_runs_of_the_same_mechanism():
     plan = [compare.Run(name, 'samples', '1', '0') for name in ('mapl', 'qp_l0', 'mapl', 'qp_l0')]
     durations = dict(mapl=[600.0], qp_l0=[3000.0])
-    line = compare.progress(2, plan, [dict(failed='no layer'), {}], durations)
+    entries = [dict(failed='no layer'), {}]
+    line = compare.progress(plan[2:], entries, durations, jobs=1)
     assert line.startswith('2 of 4 runs done, 1 failed; the rest takes about 1 h 00 min, until ')
+    line = compare.progress(plan[2:], entries, durations, jobs=2)
+    assert 'takes about 0 h 30 min' in line
     # nothing was done in this call, all was read
-    assert compare.progress(2, plan, [], dict(mapl=[], qp_l0=[])) == '2 of 4 runs done'
+    unknown = dict(mapl=[], qp_l0=[])
+    assert compare.progress(plan[2:], [{}, {}], unknown, jobs=1) == '2 of 4 runs done'
 
 
 CONFIG = dict(compare_dir='out/x', rate_name='muon_rate', seconds=0.0)
@@ -190,7 +200,7 @@ def test_the_steps_that_fit_into_the_seconds_follow_from_the_run_with_the_sample
 def test_the_first_seed_and_the_smallest_share_choose_the_rate(monkeypatch):
     trained = []
 
-    def train(run, config, rest):
+    def train(run, config, rest, machine):
         trained.append(run)
         if run.rate == '10':
             raise compare.RunFailed('the loss is nan')
@@ -200,13 +210,13 @@ def test_the_first_seed_and_the_smallest_share_choose_the_rate(monkeypatch):
     config = dict(shares='1,0.1', compare_seeds='3,0', rates='1e-3,1e-2,10')
     searches = {}
     for _ in range(2):
-        assert compare.find_rate('mapl', config, [], searches) == '1e-2'
+        assert compare.find_rate('mapl', config, [], searches, None) == '1e-2'
     assert searches == dict(mapl={'1e-3': 2.5, '1e-2': 1.5, '10': None})
     assert trained == [
         compare.Run('mapl', 'samples', '0.1', '3', rate) for rate in ('1e-3', '1e-2', '10')
     ]
     with pytest.raises(compare.RunFailed, match='failed with each of the rates'):
-        compare.find_rate('mapl', config | dict(rates='10'), [], {})
+        compare.find_rate('mapl', config | dict(rates='10'), [], {}, None)
 
 
 @pytest.mark.parametrize(
@@ -219,11 +229,100 @@ def test_the_first_seed_and_the_smallest_share_choose_the_rate(monkeypatch):
         (['config/demo.py', '--split=train'], "expected one of 'val', 'test'"),
         (['--max_iters=2'], 'give the config file of a data set'),
         (['config/demo.py', '--max_iters=0'], 'give --max_iters'),
+        (['config/demo.py', '--jobs=0'], 'jobs=0'),
         (['config/demo.py', '--max_itres=2'], "did you mean 'max_iters'?"),
     ],
 )
 def test_a_mistake_is_named_before_anything_is_trained(arguments, message, run):
     assert message in run('tools/compare.py', *arguments, fails=True)
+
+
+# ---- several runs at a time ----------------------------------------------------------------------
+
+
+def test_parts_of_a_machine_are_gpus_or_shares_of_the_cores(monkeypatch):
+    monkeypatch.delenv('CUDA_VISIBLE_DEVICES', raising=False)
+    assert jobs.parts_of(1, n_gpus=4, n_cores=16) == [{}]
+    assert jobs.parts_of(2, n_gpus=0, n_cores=16) == [{'OMP_NUM_THREADS': '8'}] * 2
+    assert jobs.parts_of(3, n_gpus=0, n_cores=2) == [{'OMP_NUM_THREADS': '1'}] * 3
+    gpus = jobs.parts_of(2, n_gpus=2, n_cores=16)
+    assert gpus == [{'CUDA_VISIBLE_DEVICES': '0'}, {'CUDA_VISIBLE_DEVICES': '1'}]
+    monkeypatch.setenv('CUDA_VISIBLE_DEVICES', '2,5')
+    gpus = jobs.parts_of(2, n_gpus=2, n_cores=16)
+    assert gpus == [{'CUDA_VISIBLE_DEVICES': '2'}, {'CUDA_VISIBLE_DEVICES': '5'}]
+
+
+def started(program, machine, log):
+    """Starts a Python program in a thread. Returns (the thread, the list its status will be in)."""
+    statuses = []
+    command = [sys.executable, '-c', program]
+    thread = threading.Thread(target=lambda: statuses.append(machine.run(command, log)))
+    thread.start()
+    return thread, statuses
+
+
+def test_scripts_run_at_the_same_time_each_on_its_part(tmp_path):
+    machine = jobs.Machine(2)
+    # each waits for the file of the other, which one alone would do for ever
+    program = """
+import os, pathlib, sys, time
+pathlib.Path({mine!r}).touch()
+while not os.path.exists({other!r}):
+    time.sleep(0.01)
+print('threads', os.environ['OMP_NUM_THREADS'])
+sys.exit(3)
+"""
+    names = [str(tmp_path / name) for name in 'ab']
+    runs = []
+    for mine, other in (names, names[::-1]):
+        runs.append(started(program.format(mine=mine, other=other), machine, f'{mine}.log'))
+    for thread, statuses in runs:
+        thread.join(60)
+        assert statuses == [3]
+    cores = max(1, os.cpu_count() // 2)
+    assert Path(f'{names[0]}.log').read_text() == f'threads {cores}\n'
+
+
+def test_a_machine_that_is_closed_ends_what_runs_and_starts_nothing(tmp_path):
+    machine = jobs.Machine(1)
+    thread, statuses = started('import time; time.sleep(600)', machine, tmp_path / 'log')
+    while not machine.running:
+        time.sleep(0.01)
+    machine.close()
+    thread.join(60)
+    assert statuses == [-signal.SIGTERM]
+    assert machine.run([sys.executable, '-c', ''], tmp_path / 'log') == -signal.SIGTERM
+
+
+def test_a_run_of_seconds_waits_for_the_run_that_tells_its_speed(monkeypatch):
+    spans = {}
+
+    def carry_out(run, config, rest, searches, machine):
+        began = time.monotonic()
+        time.sleep(0.2 if run.budget == 'samples' else 0)
+        spans[run] = (began, time.monotonic())
+        return run, dict(exact=1.0)
+
+    monkeypatch.setattr(compare, 'carry_out', carry_out)
+    samples = compare.Run('mapl', 'samples', '1', '0')
+    seconds = compare.Run('mapl', 'seconds', '1', '0')
+    done = list(compare.carry_out_all([samples, seconds], dict(jobs=2), [], {}))
+    assert [run for run, _, _ in done] == [samples, seconds]
+    assert spans[samples][1] <= spans[seconds][0]
+
+
+def test_a_mistake_of_the_user_ends_all_runs(monkeypatch):
+    made = []
+
+    def carry_out(run, config, rest, searches, machine):
+        made.append(run)
+        raise ValueError('max_iters=2, now 3')
+
+    monkeypatch.setattr(compare, 'carry_out', carry_out)
+    plan = [compare.Run('mapl', 'samples', '1', str(seed)) for seed in range(100)]
+    with pytest.raises(ValueError, match='now 3'):
+        list(compare.carry_out_all(plan, dict(jobs=1), [], {}))
+    assert len(made) < 100
 
 
 # ---- the whole of it -----------------------------------------------------------------------------
@@ -321,7 +420,7 @@ def test_other_evaluations_of_a_run_do_not_train_it_again(tiny_comparison, run):
 
 @pytest.mark.slow
 def test_rates_are_searched_once_and_seconds_become_steps(tiny_comparison, run, tmp_path):
-    values = dict(mechanisms='limber_1', rates='1e-9,1e-1', seconds=0.2)
+    values = dict(mechanisms='limber_1', rates='1e-9,1e-1', seconds=0.2, jobs=2)
     output = run('tools/compare.py', *tiny_comparison, *flags(**values))
     comparison = json.loads((tmp_path / 'compare/compare.json').read_text())
     losses = comparison['searches']['limber_1']

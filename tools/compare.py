@@ -5,7 +5,8 @@ on several shares of the rows, and says which differences are larger than the no
     python -m tools.compare config/demo.py --max_iters=280 --source_layers=1 --pool_patches=4
     python -m tools.compare config/demo.py --max_iters=280 --source_layers=1 --pool_patches=4 \
         --rates=1e-3,1e-2,3e-2 --seconds=600
-    python -m tools.compare config/data/coco.py --mechanisms=qp_l0,r_linear --max_iters=20000
+    python -m tools.compare config/data/coco.py --mechanisms=qp_l0,r_linear --max_iters=20000 \
+        --jobs=4
     python -m tools.compare --redraw=docs/compare/compare.json --compare_dir=docs/compare
 
 All arguments that are not listed by --help go to every train.py: config files in front of
@@ -22,6 +23,9 @@ mechanism, share and seed with the budget of samples the seconds of a step are k
 the log lines, and with them how many steps fit into the budget, of which the learning rate's
 schedule is made. Caching the features, validation and evaluation are not counted. So run it on a
 machine that does nothing else.
+
+--jobs: so many runs at a time. Each has a GPU of its own where there are as many, and else an equal
+share of the CPU's cores, which is then what its seconds are of.
 
 --rates: the mechanisms' files have the papers' learning rates, which are too small for a budget of
 a few hundred steps. The first seed is trained on the smallest share with each of the rates, and
@@ -42,6 +46,7 @@ its own, and one that is complete is only read. A run that fails stands in the r
 reason, and is tried again by the next start.
 """
 
+import contextlib
 import functools
 import itertools
 import json
@@ -50,9 +55,11 @@ import os
 import shlex
 import signal
 import statistics
-import subprocess
 import sys
+import threading
 import time
+from collections import defaultdict
+from concurrent.futures import ThreadPoolExecutor, as_completed, wait
 from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 
@@ -71,6 +78,7 @@ from nanopalm.errors import explain_errors
 from nanopalm.runs import check_unchanged, write_text
 from tools import MECHANISMS
 from tools.compare_report import write_report
+from tools.jobs import Machine
 
 # ---- hyperparameters -----------------------------------------------------------------------------
 
@@ -85,6 +93,8 @@ compare_seeds = '0,1,2'
 shares = '0.1,1'
 # and once more with a budget of so many seconds; 0 = only with the budget of samples
 seconds: at_least(0) = 0.0
+# runs at a time
+jobs: at_least(1) = 1
 # the learning rates that are tried for each mechanism; '' = the one that it has
 rates = ''
 # what `rates` are of
@@ -109,6 +119,8 @@ BLIND_ARGUMENTS = ['--encoder=None', '--cache_features=False']
 OF_THE_DATA = ('prefix_start', 'source_dropout')
 OF_THE_MECHANISM = [f.name for f in fields(AdapterConfig) if f.name not in OF_THE_DATA]
 SCORES = ('exact', 'category', 'CIDEr')
+# {mechanism: held while its rate is searched, so that its other runs wait for it}
+searching = defaultdict(threading.Lock)
 
 
 @dataclass(frozen=True)
@@ -193,21 +205,52 @@ def compare(config, rest, command):
         runs=[],
     )
     plan = plan_runs(config)
+    # {run of the plan: its entry in the report}
+    entries = {}
     # {mechanism: seconds that each of its runs took}, without those that were complete
     durations = {name: [] for name in names_of(config)}
-    for n_done, run in enumerate(plan, start=1):
+    # closed at the end, also when this is interrupted: else all other runs would be made first
+    with contextlib.closing(carry_out_all(plan, config, rest, comparison['searches'])) as completed:
+        for run, entry, duration in completed:
+            if entry.pop('new', False):
+                durations[run.mechanism].append(duration)
+            entries[run] = entry
+            comparison['runs'] = [entries[run] for run in plan if run in entries]
+            text = write_report(config['compare_dir'], comparison)
+            left = [run for run in plan if run not in entries]
+            print(progress(left, comparison['runs'], durations, config['jobs']), flush=True)
+    print('\n' + text)
+
+
+def carry_out_all(plan, config, rest, searches):
+    """Carries out the runs of a plan in its order, config['jobs'] at a time. Yields (run, its entry
+    in the report, seconds) of each when it is complete. searches: see find_rate."""
+    machine = Machine(config['jobs'])
+    futures = {}
+
+    def make(run):
+        if run.budget == 'seconds':
+            # the run that tells its speed, which stands before it in the plan
+            wait([futures[replace(run, budget='samples')]])
         began = time.time()
         try:
-            run, result = carry_out(run, config, rest, comparison['searches'])
+            with_rate, result = carry_out(run, config, rest, searches, machine)
+            entry = asdict(with_rate) | result
         except RunFailed as failure:
             print(f'failed: {failure}', flush=True)
-            result = dict(failed=str(failure))
-        if result.pop('new', False):
-            durations[run.mechanism].append(time.time() - began)
-        comparison['runs'].append(asdict(run) | result)
-        text = write_report(config['compare_dir'], comparison)
-        print(progress(n_done, plan, comparison['runs'], durations), flush=True)
-    print('\n' + text)
+            entry = asdict(run) | dict(failed=str(failure))
+        return run, entry, time.time() - began
+
+    with ThreadPoolExecutor(config['jobs']) as pool:
+        try:
+            for run in plan:
+                futures[run] = pool.submit(make, run)
+            for future in as_completed(futures.values()):
+                yield future.result()
+        finally:
+            # after Ctrl-C, or a mistake of the user, which every run would make
+            pool.shutdown(wait=False, cancel_futures=True)
+            machine.close()
 
 
 def names_of(config):
@@ -225,35 +268,35 @@ def plan_runs(config):
     return [Run(name, budget, share, seed) for seed, budget, share, name in combinations]
 
 
-def progress(n_done, plan, results, durations):
-    """Returns a line that says what is done, and how long the rest may take, judged by the runs of
-    the same mechanism, or by all where there is none."""
-    failures = sum('failed' in result for result in results)
-    line = f'{n_done} of {len(plan)} runs done'
+def progress(left, entries, durations, jobs):
+    """Returns a line that says what is done, and how long the runs that are left may take, judged
+    by those of the same mechanism, or by all where there is none."""
+    failures = sum('failed' in entry for entry in entries)
+    line = f'{len(entries)} of {len(entries) + len(left)} runs done'
     if failures:
         line += f', {failures} failed'
     known = list(itertools.chain(*durations.values()))
-    if not known or n_done == len(plan):
+    if not known or not left:
         return line
-    left = 0
-    for run in plan[n_done:]:
-        left += statistics.mean(durations[run.mechanism] or known)
-    minutes = math.ceil(left / 60)
-    end = time.strftime('%a %H:%M', time.localtime(time.time() + left))
+    seconds = sum(statistics.mean(durations[run.mechanism] or known) for run in left) / jobs
+    minutes = math.ceil(seconds / 60)
+    end = time.strftime('%a %H:%M', time.localtime(time.time() + seconds))
     return f'{line}; the rest takes about {minutes // 60} h {minutes % 60:02} min, until {end}'
 
 
-def carry_out(run, config, rest, searches):
+def carry_out(run, config, rest, searches, machine):
     """Trains and evaluates a run, unless that was done. Returns (the run with its learning rate,
     its numbers, with new=True if something had to be done). Raises RunFailed."""
     if config['rates']:
-        run = replace(run, rate=find_rate(run.mechanism, config, rest, searches))
-    numbers, trained_now = train(run, config, rest)
-    scores, evaluated_now = evaluate(run, config)
+        with searching[run.mechanism]:
+            rate = find_rate(run.mechanism, config, rest, searches, machine)
+        run = replace(run, rate=rate)
+    numbers, trained_now = train(run, config, rest, machine)
+    scores, evaluated_now = evaluate(run, config, machine)
     return run, numbers | scores | dict(new=trained_now or evaluated_now)
 
 
-def find_rate(mechanism, config, rest, searches):
+def find_rate(mechanism, config, rest, searches, machine):
     """Returns the learning rate with which the first seed has the lowest validation loss on the
     smallest share. searches: {mechanism: {rate: validation loss, None if it failed}}, which this
     completes."""
@@ -264,7 +307,8 @@ def find_rate(mechanism, config, rest, searches):
         for rate in config['rates'].split(','):
             losses[rate] = None
             try:
-                numbers, _ = train(Run(mechanism, 'samples', share, seed, rate), config, rest)
+                run = Run(mechanism, 'samples', share, seed, rate)
+                numbers, _ = train(run, config, rest, machine)
                 losses[rate] = numbers['val_loss']
             except RunFailed as failure:
                 print(f'failed: {failure}', flush=True)
@@ -278,7 +322,7 @@ def find_rate(mechanism, config, rest, searches):
 # ---- a run ---------------------------------------------------------------------------------------
 
 
-def train(run, config, rest):
+def train(run, config, rest, machine):
     """Trains a run, unless that was done. Returns (its numbers, whether something was done). Raises
     RunFailed."""
     out_dir = out_dir_of(run, config)
@@ -291,7 +335,7 @@ def train(run, config, rest):
         # stopped while the first checkpoint was written
         for which in ('best', 'last'):
             Path(out_dir, f'{which}.safetensors').unlink(missing_ok=True)
-    run_script('train.py', [*arguments, '--init_from=auto'], f'{out_dir}.log')
+    run_script('train.py', [*arguments, '--init_from=auto'], f'{out_dir}.log', machine)
     numbers = read_training(out_dir)
     write_text(path, json.dumps(numbers))
     # the largest of its files, which nobody needs any more
@@ -358,7 +402,7 @@ def check_same(arguments):
     check_unchanged(resolve('train.py', arguments), allowed - {'max_iters'})
 
 
-def evaluate(run, config):
+def evaluate(run, config, machine):
     """Evaluates a run, unless that was done in the same way. Returns ({metric: score}, whether
     something was done). Raises RunFailed."""
     out_dir = out_dir_of(run, config)
@@ -367,7 +411,7 @@ def evaluate(run, config):
     path = Path(out_dir, f'eval_{config["split"]}.json')
     done = path.exists() and read_result(path)['knobs'] == resolve('eval_caption.py', arguments)
     if not done:
-        run_script('eval_caption.py', arguments, f'{out_dir}.log')
+        run_script('eval_caption.py', arguments, f'{out_dir}.log', machine)
     scores = read_result(path)['scores']
     return {name: scores[name] for name in SCORES if name in scores}, not done
 
@@ -376,17 +420,15 @@ def read_result(path):
     return json.loads(path.read_text(encoding='utf-8'))
 
 
-def run_script(script, arguments, log):
+def run_script(script, arguments, log, machine):
     """Runs a script and appends what it prints to a log. Raises RunFailed with its last line."""
     print(f'\n>>> python {script} {shlex.join(arguments)}', flush=True)
-    command = [sys.executable, script, *arguments]
-    with open(log, 'a', encoding='utf-8') as file:
-        process = subprocess.run(command, stdout=file, stderr=subprocess.STDOUT)
-    if process.returncode < 0:
-        raise RunFailed(f'{script} was killed by signal {-process.returncode}; see {log}')
-    if process.returncode:
+    status = machine.run([sys.executable, script, *arguments], log)
+    if status < 0:
+        raise RunFailed(f'{script} was killed by signal {-status}; see {log}')
+    if status:
         lines = Path(log).read_text(encoding='utf-8').strip().splitlines()
-        raise RunFailed(lines[-1] if lines else f'exit status {process.returncode}')
+        raise RunFailed(lines[-1] if lines else f'exit status {status}')
 
 
 def read_training(out_dir):
