@@ -325,6 +325,23 @@ def test_a_mistake_of_the_user_ends_all_runs(monkeypatch):
     assert len(made) < 100
 
 
+def test_ctrl_c_ends_what_runs_and_nothing_is_started_any_more(monkeypatch, tmp_path):
+    statuses = []
+
+    def carry_out(run, config, rest, searches, machine):
+        # in a moment, when this script runs
+        threading.Timer(0.5, os.kill, (os.getpid(), signal.SIGINT)).start()
+        sleep = [sys.executable, '-c', 'import time; time.sleep(600)']
+        statuses.append(machine.run(sleep, tmp_path / 'log'))
+        raise compare.RunFailed('killed')
+
+    monkeypatch.setattr(compare, 'carry_out', carry_out)
+    plan = [compare.Run('mapl', 'samples', '1', str(seed)) for seed in range(10)]
+    with pytest.raises(KeyboardInterrupt):
+        list(compare.carry_out_all(plan, dict(jobs=1), [], {}))
+    assert statuses == [-signal.SIGTERM]
+
+
 # ---- the whole of it -----------------------------------------------------------------------------
 
 

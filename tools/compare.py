@@ -237,7 +237,8 @@ def carry_out_all(plan, config, rest, searches):
             with_rate, result = carry_out(run, config, rest, searches, machine)
             entry = asdict(with_rate) | result
         except RunFailed as failure:
-            print(f'failed: {failure}', flush=True)
+            if not machine.closed:
+                print(f'failed: {failure}', flush=True)
             entry = asdict(run) | dict(failed=str(failure))
         return run, entry, time.time() - began
 
