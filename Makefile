@@ -67,7 +67,9 @@ clean-demo:  ## forget the trained demos, keep what was fetched
 .venv/installed: requirements.txt constraints.txt
 	@echo 'installing into .venv: 1.5 GB, two minutes'
 	$(PYTHON) -m venv .venv
-	$(BIN)/python -m pip install $(PIP_FLAGS) -r requirements.txt -c constraints.txt
+	$(BIN)/python -m pip install $(PIP_FLAGS) --no-compile -r requirements.txt -c constraints.txt
+# on all cores; pip would take one, and compile what nobody imports, too
+	-$(BIN)/python -m compileall -q -j 0 -x '/(transformers/models|testing|tests)/' .venv/lib
 	touch $@
 
 lock:

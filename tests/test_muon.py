@@ -3,7 +3,6 @@
 import pytest
 import torch
 
-from nanopalm import muon
 from nanopalm.muon import Muon, orthogonal
 
 SHAPES = [(6, 4), (4, 6), (5, 5), (6, 4)]
@@ -24,10 +23,8 @@ def moved_by(make_optimizer):
 @pytest.mark.parametrize(
     'dtype, tolerance', [(torch.bfloat16, 2e-3), (torch.float32, 1e-2)], ids=['bf16', 'fp32']
 )
-def test_with_its_polynomial_matrices_move_as_by_the_muon_of_torch(dtype, tolerance, monkeypatch):
+def test_matrices_move_as_by_the_muon_of_torch(dtype, tolerance):
     """torch's multiplies in bfloat16, so that in float32 the two differ by its rounding."""
-    monkeypatch.setattr(muon, 'POLYNOMIALS', ((3.4445, -4.7750, 2.0315),) * 5)
-    monkeypatch.setattr(muon, 'HEADROOM', 1.0)
     hyperparameters = dict(lr=0.1, weight_decay=0.3)
     ours = moved_by(lambda p: Muon(p, dtype=dtype, **hyperparameters))
     expected = moved_by(lambda p: torch.optim.Muon(p, **hyperparameters))
@@ -37,33 +34,12 @@ def test_with_its_polynomial_matrices_move_as_by_the_muon_of_torch(dtype, tolera
         assert (b - c).abs().max() > 0.1
 
 
-@pytest.mark.parametrize(
-    'dtype, lowest, highest',
-    [(torch.bfloat16, 0.70, 1.30), (torch.float32, 0.73, 1.27)],
-    ids=['bf16', 'fp32'],
-)
-def test_singular_values_down_to_a_hundredth_of_the_norm_become_about_1(dtype, lowest, highest):
-    torch.manual_seed(0)
-    # 0.012 of the norm is the smallest
-    values = torch.logspace(0, -1.8, 12)
-    u, v = (torch.linalg.qr(torch.randn(size, 12)).Q for size in (12, 40))
-    x = u @ values.diag() @ v.mT
-    # whatever the norm is
-    y = orthogonal(torch.stack([x, 1e-4 * x]).to(dtype)).float()
-    reached = torch.linalg.svdvals(y)
-    assert lowest < reached.min() and reached.max() < highest
-
-
-def test_a_matrix_of_rank_1_does_not_run_away():
-    x = torch.outer(torch.randn(64), torch.randn(96))
-    for dtype in (torch.bfloat16, torch.float32):
-        assert torch.linalg.matrix_norm(orthogonal(x[None].to(dtype)).float(), 2) < 1.35
-
-
-def test_the_singular_vectors_of_a_step_stay():
+def test_the_singular_values_of_a_step_are_about_1_and_its_singular_vectors_stay():
     torch.manual_seed(0)
     x = torch.randn(3, 8, 20)
     y = orthogonal(x)
+    values = torch.linalg.svdvals(y)
+    assert 0.6 < values.min() and values.max() < 1.3
     u, _, v = torch.linalg.svd(x, full_matrices=False)
     middle = u.mT @ y @ v.mT
     off_diagonal = middle - torch.diag_embed(middle.diagonal(dim1=1, dim2=2))
