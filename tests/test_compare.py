@@ -7,6 +7,7 @@ import signal
 import sys
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -230,6 +231,10 @@ def test_the_first_seed_and_the_smallest_share_choose_the_rate(monkeypatch):
         (['--max_iters=2'], 'give the config file of a data set'),
         (['config/demo.py', '--max_iters=0'], 'give --max_iters'),
         (['config/demo.py', '--jobs=0'], 'jobs=0'),
+        (['config/demo.py', '--mechanisms=mapl,mapl'], "mechanisms: 'mapl' is there twice"),
+        (['config/demo.py', '--compare_seeds=0,1,00'], "compare_seeds: '0' is there twice"),
+        (['config/demo.py', '--shares=1,0.1,1.0'], "shares: '1' is there twice"),
+        (['config/demo.py', '--jobs=2', '--device=cuda:1'], 'give --device=cuda, without'),
         (['config/demo.py', '--max_itres=2'], "did you mean 'max_iters'?"),
     ],
 )
@@ -240,29 +245,48 @@ def test_a_mistake_is_named_before_anything_is_trained(arguments, message, run):
 # ---- several runs at a time ----------------------------------------------------------------------
 
 
-def test_parts_of_a_machine_are_gpus_or_shares_of_the_cores(monkeypatch):
+def test_parts_of_a_machine_are_threads_and_gpus(monkeypatch):
     monkeypatch.delenv('CUDA_VISIBLE_DEVICES', raising=False)
-    assert jobs.parts_of(1, n_gpus=4, n_cores=16) == [{}]
-    assert jobs.parts_of(2, n_gpus=0, n_cores=16) == [{'OMP_NUM_THREADS': '8'}] * 2
-    assert jobs.parts_of(3, n_gpus=0, n_cores=2) == [{'OMP_NUM_THREADS': '1'}] * 3
-    gpus = jobs.parts_of(2, n_gpus=2, n_cores=16)
-    assert gpus == [{'CUDA_VISIBLE_DEVICES': '0'}, {'CUDA_VISIBLE_DEVICES': '1'}]
-    monkeypatch.setenv('CUDA_VISIBLE_DEVICES', '2,5')
-    gpus = jobs.parts_of(2, n_gpus=2, n_cores=16)
-    assert gpus == [{'CUDA_VISIBLE_DEVICES': '2'}, {'CUDA_VISIBLE_DEVICES': '5'}]
+    assert jobs.parts_of(1, n_gpus=4, n_threads=16) == [{}]
+    assert jobs.parts_of(2, n_gpus=0, n_threads=16) == [{'OMP_NUM_THREADS': '8'}] * 2
+    assert jobs.parts_of(3, n_gpus=0, n_threads=2) == [{'OMP_NUM_THREADS': '1'}] * 3
+    # two of the three share a GPU
+    parts = jobs.parts_of(3, n_gpus=2, n_threads=6)
+    assert [part['CUDA_VISIBLE_DEVICES'] for part in parts] == ['0', '1', '0']
+    assert [part['OMP_NUM_THREADS'] for part in parts] == ['2', '2', '2']
+    monkeypatch.setenv('CUDA_VISIBLE_DEVICES', '2,GPU-5')
+    parts = jobs.parts_of(2, n_gpus=2, n_threads=6)
+    assert [part['CUDA_VISIBLE_DEVICES'] for part in parts] == ['2', 'GPU-5']
 
 
-def started(program, machine, log):
-    """Starts a Python program in a thread. Returns (the thread, the list its status will be in)."""
-    statuses = []
-    command = [sys.executable, '-c', program]
-    thread = threading.Thread(target=lambda: statuses.append(machine.run(command, log)))
-    thread.start()
-    return thread, statuses
+SLEEP = [sys.executable, '-c', 'import time; time.sleep(60)']
 
 
-def test_scripts_run_at_the_same_time_each_on_its_part(tmp_path):
-    machine = jobs.Machine(2)
+@pytest.fixture
+def make_machine(monkeypatch):
+    """Makes machines without GPUs that are closed at the end."""
+    monkeypatch.setattr(jobs.torch.cuda, 'device_count', lambda: 0)
+    machines = []
+
+    def make(n):
+        machines.append(jobs.Machine(n))
+        return machines[-1]
+
+    yield make
+    for machine in machines:
+        machine.close()
+
+
+def wait_until(condition):
+    deadline = time.monotonic() + 30
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+
+
+def test_scripts_run_at_the_same_time_each_on_its_part(make_machine, monkeypatch, tmp_path):
+    monkeypatch.setattr(jobs.torch, 'get_num_threads', lambda: 6)
+    machine = make_machine(2)
     # each waits for the file of the other, which one alone would do for ever
     program = """
 import os, pathlib, sys, time
@@ -273,73 +297,126 @@ print('threads', os.environ['OMP_NUM_THREADS'])
 sys.exit(3)
 """
     names = [str(tmp_path / name) for name in 'ab']
-    runs = []
-    for mine, other in (names, names[::-1]):
-        runs.append(started(program.format(mine=mine, other=other), machine, f'{mine}.log'))
-    for thread, statuses in runs:
-        thread.join(60)
-        assert statuses == [3]
-    cores = max(1, os.cpu_count() // 2)
-    assert Path(f'{names[0]}.log').read_text() == f'threads {cores}\n'
+    with ThreadPoolExecutor(2) as pool:
+        statuses = []
+        for mine, other in (names, names[::-1]):
+            command = [sys.executable, '-c', program.format(mine=mine, other=other)]
+            statuses.append(pool.submit(machine.run, command, f'{mine}.log'))
+        assert [status.result(60) for status in statuses] == [3, 3]
+    assert Path(f'{names[0]}.log').read_text() == 'threads 3\n'
 
 
-def test_a_machine_that_is_closed_ends_what_runs_and_starts_nothing(tmp_path):
-    machine = jobs.Machine(1)
-    thread, statuses = started('import time; time.sleep(600)', machine, tmp_path / 'log')
-    while not machine.running:
-        time.sleep(0.01)
-    machine.close()
-    thread.join(60)
-    assert statuses == [-signal.SIGTERM]
-    assert machine.run([sys.executable, '-c', ''], tmp_path / 'log') == -signal.SIGTERM
+def test_a_machine_that_is_closed_ends_what_runs_and_starts_nothing(make_machine, tmp_path):
+    machine = make_machine(1)
+    with ThreadPoolExecutor(1) as pool:
+        status = pool.submit(machine.run, SLEEP, tmp_path / 'log')
+        wait_until(lambda: machine.running)
+        machine.close()
+        with pytest.raises(jobs.Closed):
+            status.result(60)
+    with pytest.raises(jobs.Closed):
+        machine.run(SLEEP, tmp_path / 'log')
+
+
+def test_what_does_not_end_by_itself_is_killed(make_machine, monkeypatch, tmp_path):
+    monkeypatch.setattr(jobs, 'SECONDS_TO_END', 0.2)
+    machine = make_machine(1)
+    program = 'import signal, time; signal.signal(signal.SIGTERM, signal.SIG_IGN)'
+    program += '; print("ready", flush=True); time.sleep(60)'
+    log = tmp_path / 'log'
+    log.touch()
+    with ThreadPoolExecutor(1) as pool:
+        status = pool.submit(machine.run, [sys.executable, '-c', program], log)
+        wait_until(log.read_text)
+        machine.close()
+        with pytest.raises(jobs.Closed):
+            status.result(10)
 
 
 def test_a_run_of_seconds_waits_for_the_run_that_tells_its_speed(monkeypatch):
     spans = {}
 
-    def carry_out(run, config, rest, searches, machine):
+    def carry_out(run, config, rest, machine):
         began = time.monotonic()
         time.sleep(0.2 if run.budget == 'samples' else 0)
         spans[run] = (began, time.monotonic())
-        return run, dict(exact=1.0)
+        return dict(exact=1.0)
 
     monkeypatch.setattr(compare, 'carry_out', carry_out)
     samples = compare.Run('mapl', 'samples', '1', '0')
     seconds = compare.Run('mapl', 'seconds', '1', '0')
-    done = list(compare.carry_out_all([samples, seconds], dict(jobs=2), [], {}))
-    assert [run for run, _, _ in done] == [samples, seconds]
+    config = dict(jobs=2, mechanisms='mapl', rates='')
+    done = list(compare.carry_out_all([samples, seconds], config, [], {}))
+    assert {run for run, _, _ in done} == {samples, seconds}
     assert spans[samples][1] <= spans[seconds][0]
+
+
+def plan_of_seeds(n):
+    return [compare.Run('mapl', 'samples', '1', str(seed)) for seed in range(n)]
+
+
+def test_two_runs_of_a_mechanism_search_its_rate_once(monkeypatch):
+    searched = []
+
+    def train(run, config, rest, machine):
+        searched.append(run.rate)
+        time.sleep(0.05)
+        return dict(val_loss=float(run.rate)), True
+
+    monkeypatch.setattr(compare, 'train', train)
+    monkeypatch.setattr(compare, 'carry_out', lambda *args: {})
+    config = dict(jobs=2, mechanisms='mapl', rates='1,2', shares='1', compare_seeds='0,1')
+    done = list(compare.carry_out_all(plan_of_seeds(2), config, [], {}))
+    assert searched == ['1', '2']
+    assert [entry['rate'] for _, entry, _ in done] == ['1', '1']
 
 
 def test_a_mistake_of_the_user_ends_all_runs(monkeypatch):
     made = []
 
-    def carry_out(run, config, rest, searches, machine):
+    def carry_out(run, config, rest, machine):
         made.append(run)
+        time.sleep(0.01)
         raise ValueError('max_iters=2, now 3')
 
     monkeypatch.setattr(compare, 'carry_out', carry_out)
-    plan = [compare.Run('mapl', 'samples', '1', str(seed)) for seed in range(100)]
+    config = dict(jobs=1, mechanisms='mapl', rates='')
     with pytest.raises(ValueError, match='now 3'):
-        list(compare.carry_out_all(plan, dict(jobs=1), [], {}))
-    assert len(made) < 100
+        list(compare.carry_out_all(plan_of_seeds(1000), config, [], {}))
+    assert len(made) < 1000
 
 
-def test_ctrl_c_ends_what_runs_and_nothing_is_started_any_more(monkeypatch, tmp_path):
-    statuses = []
+@pytest.mark.parametrize('rates', ['', '1,2,3'], ids=['runs', 'a search'])
+def test_ctrl_c_ends_what_runs_and_nothing_is_started_any_more(
+    rates, make_machine, monkeypatch, tmp_path, capsys
+):
+    machine = make_machine(1)
+    started = []
 
-    def carry_out(run, config, rest, searches, machine):
-        # in a moment, when this script runs
-        threading.Timer(0.5, os.kill, (os.getpid(), signal.SIGINT)).start()
-        sleep = [sys.executable, '-c', 'import time; time.sleep(600)']
-        statuses.append(machine.run(sleep, tmp_path / 'log'))
-        raise compare.RunFailed('killed')
+    def run_script(*args):
+        started.append(args)
+        if machine.run(SLEEP, tmp_path / 'log'):
+            raise compare.RunFailed('killed')
 
-    monkeypatch.setattr(compare, 'carry_out', carry_out)
-    plan = [compare.Run('mapl', 'samples', '1', str(seed)) for seed in range(10)]
-    with pytest.raises(KeyboardInterrupt):
-        list(compare.carry_out_all(plan, dict(jobs=1), [], {}))
-    assert statuses == [-signal.SIGTERM]
+    def interrupt():
+        wait_until(lambda: machine.running)
+        os.kill(os.getpid(), signal.SIGINT)
+
+    monkeypatch.setattr(compare, 'Machine', lambda n: machine)
+    monkeypatch.setattr(compare, 'train', run_script)
+    # where these tests run in the background, Ctrl-C is ignored
+    handler = signal.signal(signal.SIGINT, signal.default_int_handler)
+    threading.Thread(target=interrupt, daemon=True).start()
+    config = dict(jobs=1, mechanisms='mapl', rates=rates, shares='1', compare_seeds='0')
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            list(compare.carry_out_all(plan_of_seeds(10), config, [], {}))
+    finally:
+        signal.signal(signal.SIGINT, handler)
+    assert len(started) == 1
+    assert not machine.running
+    # it is no failure of the run
+    assert 'failed' not in capsys.readouterr().out
 
 
 # ---- the whole of it -----------------------------------------------------------------------------

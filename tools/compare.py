@@ -3,9 +3,9 @@ Compares the mechanisms as the papers did: trains each of them on the same data 
 on several shares of the rows, and says which differences are larger than the noise.
 
     python -m tools.compare config/demo.py --max_iters=280 --source_layers=1 --pool_patches=4
-    python -m tools.compare config/demo.py --max_iters=280 --source_layers=1 --pool_patches=4 \
+    python -m tools.compare config/demo.py --max_iters=280 --source_layers=1 --pool_patches=4 \\
         --rates=1e-3,1e-2,3e-2 --seconds=600
-    python -m tools.compare config/data/coco.py --mechanisms=qp_l0,r_linear --max_iters=20000 \
+    python -m tools.compare config/data/coco.py --mechanisms=qp_l0,r_linear --max_iters=20000 \\
         --jobs=4
     python -m tools.compare --redraw=docs/compare/compare.json --compare_dir=docs/compare
 
@@ -24,8 +24,9 @@ the log lines, and with them how many steps fit into the budget, of which the le
 schedule is made. Caching the features, validation and evaluation are not counted. So run it on a
 machine that does nothing else.
 
---jobs: so many runs at a time. Each has a GPU of its own where there are as many, and else an equal
-share of the CPU's cores, which is then what its seconds are of.
+--jobs: so many runs at a time, each with an equal share of the CPU's threads and, where there are
+GPUs, one of them. A step is then timed on that share, while the other runs take theirs. Where
+features are cached, the first runs may each make the same cache.
 
 --rates: the mechanisms' files have the papers' learning rates, which are too small for a budget of
 a few hundred steps. The first seed is trained on the smallest share with each of the rates, and
@@ -58,7 +59,6 @@ import statistics
 import sys
 import threading
 import time
-from collections import defaultdict
 from concurrent.futures import ThreadPoolExecutor, as_completed, wait
 from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
@@ -119,8 +119,6 @@ BLIND_ARGUMENTS = ['--encoder=None', '--cache_features=False']
 OF_THE_DATA = ('prefix_start', 'source_dropout')
 OF_THE_MECHANISM = [f.name for f in fields(AdapterConfig) if f.name not in OF_THE_DATA]
 SCORES = ('exact', 'category', 'CIDEr')
-# {mechanism: held while its rate is searched, so that its other runs wait for it}
-searching = defaultdict(threading.Lock)
 
 
 @dataclass(frozen=True)
@@ -177,10 +175,24 @@ def check(config, rest):
     for rate in filter(None, config['rates'].split(',')):
         if not number(rate) > 0:
             sys.exit(f'rates: {rate!r}: expected numbers above 0 such as 1e-3,1e-2')
+    for option in ('mechanisms', 'compare_seeds', 'shares', 'rates'):
+        check_once(option, config[option].split(','))
     if all(argument.startswith('--') for argument in rest):
         sys.exit('give the config file of a data set, such as config/demo.py')
     if not resolve('train.py', rest)['max_iters']:
         sys.exit('give --max_iters, the steps of a run: on all shares they are the same')
+    if config['jobs'] > 1 and ':' in resolve('train.py', rest)['device']:
+        sys.exit('with --jobs, each run sees one GPU alone: give --device=cuda, without a number')
+
+
+def check_once(option, values):
+    """Exits with a message if a value, a name or a number, is there twice: two runs would be
+    one."""
+    numbers = [number(value) for value in values]
+    keys = values if any(map(math.isnan, numbers)) else numbers
+    for value, key in zip(values, keys):
+        if keys.count(key) > 1:
+            sys.exit(f'{option}: {value!r} is there twice')
 
 
 def number(text):
@@ -201,20 +213,23 @@ def compare(config, rest, command):
         metric=config['metric'],
         seeds=len(config['compare_seeds'].split(',')),
         seconds=config['seconds'],
-        searches={},
-        runs=[],
     )
     plan = plan_runs(config)
+    # {mechanism: {rate: validation loss}}
+    searches = {}
     # {run of the plan: its entry in the report}
     entries = {}
     # {mechanism: seconds that each of its runs took}, without those that were complete
     durations = {name: [] for name in names_of(config)}
-    # closed at the end, also when this is interrupted: else all other runs would be made first
-    with contextlib.closing(carry_out_all(plan, config, rest, comparison['searches'])) as completed:
+    # closed also after Ctrl-C, or the runs that wait would all be made first
+    with contextlib.closing(carry_out_all(plan, config, rest, searches)) as completed:
         for run, entry, duration in completed:
             if entry.pop('new', False):
                 durations[run.mechanism].append(duration)
             entries[run] = entry
+            comparison['searches'] = {
+                name: searches[name] for name in names_of(config) if name in searches
+            }
             comparison['runs'] = [entries[run] for run in plan if run in entries]
             text = write_report(config['compare_dir'], comparison)
             left = [run for run in plan if run not in entries]
@@ -223,24 +238,28 @@ def compare(config, rest, command):
 
 
 def carry_out_all(plan, config, rest, searches):
-    """Carries out the runs of a plan in its order, config['jobs'] at a time. Yields (run, its entry
-    in the report, seconds) of each when it is complete. searches: see find_rate."""
+    """Starts the runs of a plan in its order, config['jobs'] at a time. Yields (run, its entry in
+    the report, seconds) of each when it is complete. searches: see find_rate."""
     machine = Machine(config['jobs'])
+    # {mechanism: held while its rate is searched, which is done once}
+    searching = {name: threading.Lock() for name in names_of(config)}
     futures = {}
 
     def make(run):
         if run.budget == 'seconds':
             # the run that tells its speed, which stands before it in the plan
             wait([futures[replace(run, budget='samples')]])
-        began = time.time()
+        rate = ''
         try:
-            with_rate, result = carry_out(run, config, rest, searches, machine)
-            entry = asdict(with_rate) | result
+            if config['rates']:
+                with searching[run.mechanism]:
+                    rate = find_rate(run.mechanism, config, rest, searches, machine)
+            began = time.time()
+            result = carry_out(replace(run, rate=rate), config, rest, machine)
+            return run, asdict(run) | dict(rate=rate) | result, time.time() - began
         except RunFailed as failure:
-            if not machine.closed:
-                print(f'failed: {failure}', flush=True)
-            entry = asdict(run) | dict(failed=str(failure))
-        return run, entry, time.time() - began
+            print(f'failed: {folder_of(run)}: {failure}', flush=True)
+            return run, asdict(run) | dict(rate=rate, failed=str(failure)), 0
 
     with ThreadPoolExecutor(config['jobs']) as pool:
         try:
@@ -249,7 +268,7 @@ def carry_out_all(plan, config, rest, searches):
             for future in as_completed(futures.values()):
                 yield future.result()
         finally:
-            # after Ctrl-C, or a mistake of the user, which every run would make
+            # after Ctrl-C, or a mistake of the user that every run would make
             pool.shutdown(wait=False, cancel_futures=True)
             machine.close()
 
@@ -271,7 +290,7 @@ def plan_runs(config):
 
 def progress(left, entries, durations, jobs):
     """Returns a line that says what is done, and how long the runs that are left may take, judged
-    by those of the same mechanism, or by all where there is none."""
+    by the completed runs of the same mechanism, or by all where there is none."""
     failures = sum('failed' in entry for entry in entries)
     line = f'{len(entries)} of {len(entries) + len(left)} runs done'
     if failures:
@@ -279,22 +298,19 @@ def progress(left, entries, durations, jobs):
     known = list(itertools.chain(*durations.values()))
     if not known or not left:
         return line
-    seconds = sum(statistics.mean(durations[run.mechanism] or known) for run in left) / jobs
+    seconds = sum(statistics.mean(durations[run.mechanism] or known) for run in left)
+    seconds /= min(jobs, len(left))
     minutes = math.ceil(seconds / 60)
     end = time.strftime('%a %H:%M', time.localtime(time.time() + seconds))
     return f'{line}; the rest takes about {minutes // 60} h {minutes % 60:02} min, until {end}'
 
 
-def carry_out(run, config, rest, searches, machine):
-    """Trains and evaluates a run, unless that was done. Returns (the run with its learning rate,
-    its numbers, with new=True if something had to be done). Raises RunFailed."""
-    if config['rates']:
-        with searching[run.mechanism]:
-            rate = find_rate(run.mechanism, config, rest, searches, machine)
-        run = replace(run, rate=rate)
+def carry_out(run, config, rest, machine):
+    """Trains and evaluates a run, unless that was done. Returns its numbers, with new=True if
+    something had to be done. Raises RunFailed."""
     numbers, trained_now = train(run, config, rest, machine)
     scores, evaluated_now = evaluate(run, config, machine)
-    return run, numbers | scores | dict(new=trained_now or evaluated_now)
+    return numbers | scores | dict(new=trained_now or evaluated_now)
 
 
 def find_rate(mechanism, config, rest, searches, machine):
@@ -345,10 +361,12 @@ def train(run, config, rest, machine):
 
 
 def out_dir_of(run, config):
+    return f'{config["compare_dir"]}/{folder_of(run)}'
+
+
+def folder_of(run):
     name = f'{run.mechanism}-{run.budget}-{run.share}-{run.seed}'
-    if run.rate:
-        name += f'-{run.rate}'
-    return f'{config["compare_dir"]}/{name}'
+    return f'{name}-{run.rate}' if run.rate else name
 
 
 def train_arguments(run, config, rest):
