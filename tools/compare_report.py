@@ -298,12 +298,13 @@ def draw_time(path, comparison, series, shares, styles):
                     style['markerfacecolor'] = 'white'
                 label = name if budget == 'samples' else None
                 panel.errorbar(seconds, center, deviation, label=label, **style)
-        panel.set(xscale='log', xlabel='seconds of training', title=f'{percent(share)} of the rows')
+        title = f'{percent(share)} of the rows'
+        if ('seconds', share) in series:
+            title += ' (hollow: the same seconds)'
+        panel.set(xscale='log', xlabel='seconds of training', title=title)
         # 300 and not 3 x 10^2
         panel.xaxis.set_major_formatter('{x:g}')
         panel.xaxis.set_minor_formatter('{x:g}')
-    if comparison['seconds']:
-        panels[-1].set_title(panels[-1].get_title() + ' (hollow: the same seconds)')
     finish(path, figure, panels, metric, plt)
 
 
