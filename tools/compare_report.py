@@ -16,6 +16,7 @@ import json
 import math
 import os
 import statistics
+from collections import Counter
 
 from nanopalm.files import write_atomically
 from nanopalm.runs import write_text
@@ -236,9 +237,11 @@ def draw(folder, comparison):
     series = all_series(comparison | dict(runs=runs))
     styles = make_styles(list(dict.fromkeys(run['mechanism'] for run in runs)))
     shares = list(dict.fromkeys(share for _, share in series))
-    budgets = list(dict.fromkeys(budget for budget, _ in series))
+    # those that were run on several shares
+    counts = Counter(budget for budget, _ in series)
+    budgets = [budget for budget, count in counts.items() if count > 1]
     draw_time(f'{folder}/score_against_time.png', comparison, series, shares, styles)
-    if len(shares) > 1:
+    if budgets:
         draw_rows(f'{folder}/score_against_rows.png', comparison, series, budgets, styles)
 
 
