@@ -68,7 +68,8 @@ clean-demo:  ## forget the trained demos, keep what was fetched
 	@echo 'installing into .venv: 1.5 GB, two minutes'
 	$(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install $(PIP_FLAGS) --no-compile -r requirements.txt -c constraints.txt
-# on all cores, where pip would take one. A file for another Python does not compile, which is no error
+# on all cores, where pip would take one; a file for another Python does not compile, and nothing
+# needs it
 	$(BIN)/python -m compileall -qq -j 0 -x '/(transformers/models|tests)/' .venv/lib || true
 	touch $@
 

@@ -73,7 +73,8 @@ def prepended_tokenizer():
     """Returns one as the tokenizer.json of LLaMA 1/2 is written: a normalizer puts the ▁."""
     vocab, merges = metaspace_bpe()
     bpe = Tokenizer(models.BPE(vocab, merges, unk_token='<unk>', byte_fallback=True, fuse_unk=True))
-    bpe.normalizer = normalizers.Sequence([normalizers.Prepend('▁'), normalizers.Replace(' ', '▁')])
+    spaces = [normalizers.Prepend('▁'), normalizers.Replace(' ', '▁')]
+    bpe.normalizer = normalizers.Sequence(spaces)
     bpe.decoder = decoders.Sequence(
         [
             decoders.Replace('▁', ' '),

@@ -175,8 +175,10 @@ def check(config, rest):
     for rate in filter(None, config['rates'].split(',')):
         if not number(rate) > 0:
             sys.exit(f'rates: {rate!r}: expected numbers above 0 such as 1e-3,1e-2')
-    for option in ('mechanisms', 'compare_seeds', 'shares', 'rates'):
-        check_once(option, config[option].split(','))
+    check_once(config, 'mechanisms', str)
+    check_once(config, 'compare_seeds', int)
+    check_once(config, 'shares', float)
+    check_once(config, 'rates', float)
     if all(argument.startswith('--') for argument in rest):
         sys.exit('give the config file of a data set, such as config/demo.py')
     if not resolve('train.py', rest)['max_iters']:
@@ -185,14 +187,14 @@ def check(config, rest):
         sys.exit('with --jobs, each run sees one GPU alone: give --device=cuda, without a number')
 
 
-def check_once(option, values):
-    """Exits with a message if a value, a name or a number, is there twice: two runs would be
-    one."""
-    numbers = [number(value) for value in values]
-    keys = values if any(map(math.isnan, numbers)) else numbers
-    for value, key in zip(values, keys):
-        if keys.count(key) > 1:
-            sys.exit(f'{option}: {value!r} is there twice')
+def check_once(config, option, kind):
+    """Exits with a message if a value is there twice, such as 1 and 1.0 of floats: two runs would
+    be written into one folder, or be counted as two."""
+    seen = set()
+    for text in filter(None, config[option].split(',')):
+        if kind(text) in seen:
+            sys.exit(f'{option}: {text!r} is there twice')
+        seen.add(kind(text))
 
 
 def number(text):
@@ -227,6 +229,7 @@ def compare(config, rest, command):
             if entry.pop('new', False):
                 durations[run.mechanism].append(duration)
             entries[run] = entry
+            # a copy, since another thread may go on searching
             comparison['searches'] = {
                 name: searches[name] for name in names_of(config) if name in searches
             }
@@ -323,12 +326,12 @@ def find_rate(mechanism, config, rest, searches, machine):
         losses = {}
         for rate in config['rates'].split(','):
             losses[rate] = None
+            run = Run(mechanism, 'samples', share, seed, rate)
             try:
-                run = Run(mechanism, 'samples', share, seed, rate)
                 numbers, _ = train(run, config, rest, machine)
                 losses[rate] = numbers['val_loss']
             except RunFailed as failure:
-                print(f'failed: {failure}', flush=True)
+                print(f'failed: {folder_of(run)}: {failure}', flush=True)
         searches[mechanism] = losses
     losses = {rate: loss for rate, loss in searches[mechanism].items() if loss is not None}
     if not losses:

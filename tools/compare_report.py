@@ -37,9 +37,9 @@ NAMES = dict(
     peak_gb='peak GB',
 )
 NOTE = """\
-Mean ± standard deviation over the seeds. *Better than*: the ranks from which a mechanism differs by
-more than the noise of the seeds (docstring of `tools/compare.py`); `-` is none, `?` that there are
-too few seeds to say. Ranked by {metric}.
+Mean ± standard deviation over the seeds. *Better than*: the ranks from which a mechanism differs
+by more than the noise of the seeds (docstring of `tools/compare.py`); `-` is none, `?` that there
+are too few seeds to say. Ranked by {metric}.
 """
 
 
