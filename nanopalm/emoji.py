@@ -615,8 +615,10 @@ def add_things(folder, icon_sets, pool, splits):
     artists_of, category_of = select_names(icon_sets)
     held_out = hold_out(artists_of)
     near_copies = []
+    drawings = [(artist, name) for name in artists_of for artist in artists_of[name]]
+    drawn = draw_all(pool, icon_sets, drawings)
     for name in tqdm(artists_of, desc='drawing', unit='names', **BAR):
-        pngs = draw_all(pool, icon_sets, dict.fromkeys(artists_of[name], name))
+        pngs = {artist: next(drawn) for artist in artists_of[name]}
         split_of = dict.fromkeys(pngs, 'train')
         if name in held_out:
             split, artist = held_out[name]
@@ -641,12 +643,15 @@ def add_people(folder, icon_sets, pool, splits):
     drawings_of = select_people(icon_sets)
     split_of = split_people(drawings_of)
     n_held_out = 0
+    drawings = []
+    for person, (_, artists) in split_of.items():
+        drawings += [(artist, drawings_of[person][artist]) for artist in artists]
+    drawn = draw_all(pool, icon_sets, drawings)
     for person, (split, artists) in tqdm(split_of.items(), desc='drawing', unit='people', **BAR):
         n_held_out += split == 'test_composition'
-        drawings = {artist: drawings_of[person][artist] for artist in artists}
-        for artist, png in draw_all(pool, icon_sets, drawings).items():
+        for artist in artists:
             example = {
-                'image': write_picture(folder, artist, person.name, png),
+                'image': write_picture(folder, artist, person.name, next(drawn)),
                 'caption': [person.caption],
                 'category': 'person',
                 'id': f'{artist}/{person.name}',
@@ -680,12 +685,14 @@ def ignore_interrupts():
 
 
 def draw_all(pool, icon_sets, drawings):
-    """Returns {artist: PNG file} of {artist: name of the drawing}, drawn by a pool of processes."""
+    """Yields the PNG file of each drawing in turn, while a pool of processes goes on with those
+    behind it. drawings: (artist, name) of each."""
     svgs = []
-    for artist, name in drawings.items():
+    for artist, name in drawings:
         icon_set = icon_sets[artist]
         svgs.append(icon_set.svg(icon_set.find(name)))
-    return dict(zip(drawings, pool.map(draw, svgs, chunksize=1)))
+    # some take ten times as long as others
+    return pool.imap(draw, svgs, chunksize=4)
 
 
 def draw(svg):
