@@ -183,6 +183,16 @@ def test_hyperparameters_of_the_command_line_win():
     assert config['out_dir'] == 'out/x/qp_inner-samples-0.1-1-0.5'
 
 
+def test_what_stands_behind_the_name_of_a_mechanism_wins_over_the_command_line():
+    name = 'qp_inner:n_queries=2:mapper_layers=1'
+    config = resolved(name, 'config/demo.py', '--source_layers=1', '--n_queries=8', '--n_prompt=3')
+    plain = resolved('qp_inner', 'config/demo.py', '--source_layers=1', '--n_queries=8')
+    assert (config['n_queries'], config['mapper_layers'], config['n_prompt']) == (2, 1, 3)
+    assert plain['n_queries'] == 8
+    assert config['target_stride'] == plain['target_stride']
+    assert config['out_dir'] == 'out/x/qp_inner-n_queries=2-mapper_layers=1-samples-0.1-1'
+
+
 def test_the_text_only_baseline_has_no_encoder():
     assert resolved('blind', 'config/demo.py')['encoder'] is None
 
@@ -224,6 +234,8 @@ def test_the_first_seed_and_the_smallest_share_choose_the_rate(monkeypatch):
     'arguments, message',
     [
         (['config/demo.py', '--mechanisms=limbo'], 'config/mechanism/limbo.py'),
+        (['config/demo.py', '--mechanisms=mapl:n_querys=2'], "did you mean 'n_queries'?"),
+        (['config/demo.py', '--mechanisms=mapl:n_queries=0'], 'n_queries=0'),
         (['config/demo.py', '--compare_seeds=0,x'], "'x' is no seed"),
         (['config/demo.py', '--shares=0.1,2'], "shares: '2': expected fractions"),
         (['config/demo.py', '--rates=1e-3,fast'], "rates: 'fast': expected numbers"),

@@ -7,13 +7,16 @@ on several shares of the rows, and says which differences are larger than the no
         --rates=1e-3,1e-2,3e-2 --seconds=600
     python -m tools.compare config/data/coco.py --mechanisms=qp_l0,r_linear --max_iters=20000 \\
         --jobs=4
+    python -m tools.compare config/demo.py --max_iters=280 --source_layers=1 --pool_patches=4 \\
+        --mechanisms=qp_inner,qp_inner:n_queries=2,qp_inner:n_queries=8:mapper_layers=1
     python -m tools.compare --redraw=docs/compare/compare.json --compare_dir=docs/compare
 
 All arguments that are not listed by --help go to every train.py: config files in front of
 config/mechanism/<name>.py, hyperparameters behind it, where they win. (A CNN has one layer to read,
 so it needs --source_layers=1; R-* need a grid that 2x2 patches tile, which 7x7 is not and
 --pool_patches=4 makes.) What the config file of the data set says of its own mechanism is taken
-back: a connector, its layers and its prompt tokens are those of the mechanism's file.
+back: a connector, its layers and its prompt tokens are those of the mechanism's file. With colons
+behind its name, a mechanism has hyperparameters of its own, which win over all others.
 
 The budget of *samples*: all runs take max_iters steps of batch_size x accumulate as the data set's
 config and the command line say, whatever a mechanism's file says.
@@ -85,7 +88,7 @@ from tools.jobs import Machine
 # -- what to compare
 # the report and all runs are written there
 compare_dir = 'out/compare'
-# names in config/mechanism/, with commas between them
+# names in config/mechanism/, with commas between them; qp_l0:n_queries=2 is qp_l0 with 2 queries
 mechanisms = MECHANISMS
 # each mechanism is trained with each of them
 compare_seeds = '0,1,2'
@@ -162,10 +165,12 @@ def is_own(argument):
 def check(config, rest):
     """Exits with a message if a value is none, a mechanism does not exist, no data set is given, or
     the budget of samples is unknown."""
-    for name in config['mechanisms'].split(','):
-        path = f'config/mechanism/{name}.py'
+    for mechanism in config['mechanisms'].split(','):
+        path, changes = file_and_changes(mechanism)
         if not os.path.exists(path):
             sys.exit(f'no such mechanism: {path}')
+        # exits with a message about a name or a value that does not exist
+        resolve('train.py', changes)
     for seed in config['compare_seeds'].split(','):
         if not seed.isdecimal():
             sys.exit(f'compare_seeds: {seed!r} is no seed, expected whole numbers such as 0,1,2')
@@ -185,6 +190,13 @@ def check(config, rest):
         sys.exit('give --max_iters, the steps of a run: on all shares they are the same')
     if config['jobs'] > 1 and ':' in resolve('train.py', rest)['device']:
         sys.exit('with --jobs, each run sees one GPU alone: give --device=cuda, without a number')
+
+
+def file_and_changes(mechanism):
+    """Returns the config file of a mechanism and the arguments of train.py that stand behind its
+    name: 'qp_l0:n_queries=2' -> ('config/mechanism/qp_l0.py', ['--n_queries=2'])."""
+    name, *changes = mechanism.split(':')
+    return f'config/mechanism/{name}.py', [f'--{change}' for change in changes]
 
 
 def check_once(config, option, kind):
@@ -368,7 +380,8 @@ def out_dir_of(run, config):
 
 
 def folder_of(run):
-    name = f'{run.mechanism}-{run.budget}-{run.share}-{run.seed}'
+    mechanism = run.mechanism.replace(':', '-')
+    name = f'{mechanism}-{run.budget}-{run.share}-{run.seed}'
     return f'{name}-{run.rate}' if run.rate else name
 
 
@@ -380,9 +393,9 @@ def train_arguments(run, config, rest):
     if run.mechanism == BLIND:
         overrides += BLIND_ARGUMENTS
     else:
-        mechanism = f'config/mechanism/{run.mechanism}.py'
-        overrides = [*as_its_file_says(mechanism, files), *overrides]
-        files = [*files, mechanism]
+        path, changes = file_and_changes(run.mechanism)
+        overrides = [*as_its_file_says(path, files), *overrides, *changes]
+        files = [*files, path]
     if run.rate:
         overrides.append(f'--{config["rate_name"]}={run.rate}')
     return [
@@ -397,11 +410,11 @@ def train_arguments(run, config, rest):
     ]
 
 
-def as_its_file_says(mechanism, files):
+def as_its_file_says(path, files):
     """Returns the arguments that take back what the config file of a data set says of a mechanism
     of its own, and the mechanism's file does not mention."""
-    wanted = resolve('train.py', [mechanism])
-    given = resolve('train.py', [*files, mechanism])
+    wanted = resolve('train.py', [path])
+    given = resolve('train.py', [*files, path])
     names = [name for name in OF_THE_MECHANISM if given[name] != wanted[name]]
     return [f'--{name}={wanted[name]}' for name in names]
 
