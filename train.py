@@ -195,6 +195,8 @@ learning_rate: at_least(0) = 8e-4
 prompt_rate: at_least(0) = 0.0  # learning rate of the prompt tokens, 0 = learning_rate
 # learning rate of Muon for the adapter's matrices; 0 = AdamW, as in the papers
 muon_rate: at_least(0) = 0.0
+# so many steps of Muon go in one direction, which it takes long to find (docs/speedrun.md)
+muon_every: at_least(1) = 1
 prompt_schedule = True  # False (eP-ALM): that of the prompt tokens stays what it is
 warmup: between(0, 1) = 0.2  # of all steps, linear; then cosine
 warmup_from: between(0, 1) = 0.0  # share of learning_rate it starts from; 0 = its first step's
@@ -445,7 +447,10 @@ def configure_optimizers():
     )
     # a device that trains in half precision multiplies bfloat16 at least as fast as float32
     precision = torch.float32 if dtype == 'float32' else torch.bfloat16
-    return [adamw, Muon([group], lr=muon_rate, weight_decay=weight_decay, dtype=precision)]
+    muon = Muon(
+        [group], lr=muon_rate, weight_decay=weight_decay, dtype=precision, every=muon_every
+    )
+    return [adamw, muon]
 
 
 def is_adapter_matrix(name, parameter):

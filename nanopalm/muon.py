@@ -16,39 +16,54 @@ class Muon(torch.optim.Optimizer):
     moved by as much, also those in which the gradient is small (Jordan et al., 2024,
     kellerjordan.github.io/posts/muon).
 
-    params: matrices. dtype: that of the matrix products, torch.float32 or torch.bfloat16."""
+    params: matrices. dtype: that of the matrix products, torch.float32 or torch.bfloat16. every: so
+    many steps go in one direction, before it is made anew. With this momentum it turns slowly, and
+    to make it takes most of the time."""
 
-    def __init__(self, params, lr, momentum=0.95, weight_decay=0.0, dtype=torch.float32):
+    def __init__(self, params, lr, momentum=0.95, weight_decay=0.0, dtype=torch.float32, every=1):
         defaults = dict(lr=lr, momentum=momentum, weight_decay=weight_decay)
         super().__init__(params, defaults)
         self.dtype = dtype
+        self.every = every
 
     @torch.no_grad()
     def step(self):
         for group in self.param_groups:
+            params = [p for p in group['params'] if p.grad is not None]
             # matrices of one shape are made orthogonal together
-            by_shape = {}
-            for p in group['params']:
-                if p.grad is not None:
-                    by_shape.setdefault(p.shape, []).append(p)
-            for matrices in by_shape.values():
-                self.move(matrices, group)
+            due = {}
+            for p in params:
+                state = self.state[p]
+                if not state:
+                    state['momentum'] = torch.zeros_like(p)
+                # a checkpoint of an older version has none
+                state.setdefault('steps', 0)
+                state['momentum'].lerp_(p.grad, 1 - group['momentum'])
+                if state['steps'] % self.every == 0:
+                    due.setdefault(p.shape, []).append(p)
+            for matrices in due.values():
+                self.turn(matrices, group['momentum'])
+            for p in params:
+                self.move(p, group)
 
-    def move(self, matrices, group):
-        directions = []
-        for p in matrices:
-            state = self.state[p]
-            if not state:
-                state['momentum'] = torch.zeros_like(p)
-            state['momentum'].lerp_(p.grad, 1 - group['momentum'])
-            directions.append(p.grad.lerp(state['momentum'], group['momentum']))
-        steps = orthogonal(torch.stack(directions).to(self.dtype))
-        rows, columns = matrices[0].shape
+    def turn(self, matrices, momentum):
+        """Makes the directions in which matrices of one shape move from now on."""
+        ahead = [p.grad.lerp(self.state[p]['momentum'], momentum) for p in matrices]
+        directions = orthogonal(torch.stack(ahead).to(self.dtype))
+        for p, direction in zip(matrices, directions):
+            self.state[p]['direction'] = direction
+
+    def move(self, p, group):
+        state = self.state[p]
+        rows, columns = p.shape
         # the entries of a tall matrix of orthogonal columns are smaller
         rate = group['lr'] * max(1, rows / columns) ** 0.5
-        for p, step in zip(matrices, steps):
-            p.mul_(1 - group['lr'] * group['weight_decay'])
-            p.add_(step, alpha=-rate)
+        p.mul_(1 - group['lr'] * group['weight_decay'])
+        p.add_(state['direction'], alpha=-rate)
+        state['steps'] += 1
+        if state['steps'] % self.every == 0:
+            # the next step makes another one, so a checkpoint need not hold it
+            del state['direction']
 
 
 def orthogonal(x):

@@ -19,6 +19,7 @@ LATER_HYPERPARAMETERS = dict(
     encoder_join='tokens',
     eval_metric='loss',
     muon_rate=0.0,
+    muon_every=1,
     pool_patches=0,
     bottleneck_layers='all',
     start_from='',

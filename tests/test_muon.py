@@ -46,6 +46,25 @@ def test_the_singular_values_of_a_step_are_about_1_and_its_singular_vectors_stay
     assert off_diagonal.abs().max() < 1e-4
 
 
+def test_every_other_step_goes_on_in_the_direction_of_the_one_before():
+    torch.manual_seed(0)
+    gradients = torch.randn(4, 6, 20)
+    moves = {}
+    for every in (1, 2):
+        p = torch.nn.Parameter(torch.zeros(6, 20))
+        optimizer = Muon([p], lr=1.0, every=every)
+        moves[every] = []
+        for gradient in gradients:
+            before = p.detach().clone()
+            p.grad = gradient
+            optimizer.step()
+            moves[every].append(p.detach() - before)
+    # what is not due is added to the momentum, so the third step is the same
+    for a, b in ((0, 0), (1, 0), (2, 2), (3, 2)):
+        torch.testing.assert_close(moves[2][a], moves[1][b])
+    assert (moves[1][1] - moves[1][0]).abs().max() > 0.1
+
+
 def test_a_matrix_without_a_gradient_stays_and_a_gradient_of_zero_does_no_harm():
     first, second = (torch.nn.Parameter(torch.ones(3, 2)) for _ in range(2))
     optimizer = Muon([first, second], lr=0.1)

@@ -29,7 +29,8 @@ OF_A_CACHE = dict(
     llm_bias_tuning=True,
     batch_size=6,
 )
-OF_MUON = dict(muon_rate=0.05, connector='linear')
+# killed between two directions, too
+OF_MUON = dict(muon_rate=0.05, muon_every=3, connector='linear')
 
 
 @pytest.mark.parametrize(
