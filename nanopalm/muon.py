@@ -16,9 +16,9 @@ class Muon(torch.optim.Optimizer):
     moved by as much, also those in which the gradient is small (Jordan et al., 2024,
     kellerjordan.github.io/posts/muon).
 
-    params: matrices. dtype: that of the matrix products, torch.float32 or torch.bfloat16. every: so
-    many steps go in one direction, before it is made anew. With this momentum it turns slowly, and
-    to make it takes most of the time."""
+    params: matrices. dtype: that of the matrix products, torch.float32 or torch.bfloat16. every:
+    how many steps go in one direction before it is made anew, which takes most of the time; with
+    this momentum it turns slowly."""
 
     def __init__(self, params, lr, momentum=0.95, weight_decay=0.0, dtype=torch.float32, every=1):
         defaults = dict(lr=lr, momentum=momentum, weight_decay=weight_decay)

@@ -236,6 +236,7 @@ def test_the_first_seed_and_the_smallest_share_choose_the_rate(monkeypatch):
         (['config/demo.py', '--mechanisms=limbo'], 'config/mechanism/limbo.py'),
         (['config/demo.py', '--mechanisms=mapl:n_querys=2'], "did you mean 'n_queries'?"),
         (['config/demo.py', '--mechanisms=mapl:n_queries=0'], 'n_queries=0'),
+        (['config/demo.py', '--mechanisms=mapl:seed=3'], 'seed is the same for all mechanisms'),
         (['config/demo.py', '--compare_seeds=0,x'], "'x' is no seed"),
         (['config/demo.py', '--shares=0.1,2'], "shares: '2': expected fractions"),
         (['config/demo.py', '--rates=1e-3,fast'], "rates: 'fast': expected numbers"),

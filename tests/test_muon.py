@@ -65,6 +65,21 @@ def test_every_other_step_goes_on_in_the_direction_of_the_one_before():
     assert (moves[1][1] - moves[1][0]).abs().max() > 0.1
 
 
+def test_a_checkpoint_of_an_older_version_which_counts_no_steps_goes_on():
+    def after_two_steps(forgets):
+        torch.manual_seed(0)
+        p = torch.nn.Parameter(torch.zeros(4, 6))
+        optimizer = Muon([p], lr=0.1)
+        for _ in range(2):
+            p.grad = torch.randn(4, 6)
+            optimizer.step()
+            if forgets:
+                del optimizer.state[p]['steps']
+        return p.detach()
+
+    assert torch.equal(after_two_steps(forgets=True), after_two_steps(forgets=False))
+
+
 def test_a_matrix_without_a_gradient_stays_and_a_gradient_of_zero_does_no_harm():
     first, second = (torch.nn.Parameter(torch.ones(3, 2)) for _ in range(2))
     optimizer = Muon([first, second], lr=0.1)

@@ -121,6 +121,8 @@ BLIND_ARGUMENTS = ['--encoder=None', '--cache_features=False']
 # what makes a mechanism; the other two belong to the LLM and to the size of the data set
 OF_THE_DATA = ('prefix_start', 'source_dropout')
 OF_THE_MECHANISM = [f.name for f in fields(AdapterConfig) if f.name not in OF_THE_DATA]
+# what no mechanism may have for itself
+OF_THE_RUN = ('batch_size', 'accumulate', 'max_iters', 'train_rows', 'seed', 'out_dir')
 SCORES = ('exact', 'category', 'CIDEr')
 
 
@@ -171,6 +173,10 @@ def check(config, rest):
             sys.exit(f'no such mechanism: {path}')
         # exits with a message about a name or a value that does not exist
         resolve('train.py', changes)
+        for change in changes:
+            name = change[2:].partition('=')[0]
+            if name in OF_THE_RUN:
+                sys.exit(f'mechanisms: {mechanism!r}: {name} is the same for all mechanisms')
     for seed in config['compare_seeds'].split(','):
         if not seed.isdecimal():
             sys.exit(f'compare_seeds: {seed!r} is no seed, expected whole numbers such as 0,1,2')
