@@ -685,8 +685,8 @@ def ignore_interrupts():
 
 
 def draw_all(pool, icon_sets, drawings):
-    """Yields the PNG file of each drawing in turn, while a pool of processes goes on with those
-    behind it. drawings: (artist, name) of each."""
+    """Returns an iterator over the PNG files of drawings, in their order; a pool of processes goes
+    on with those behind. drawings: (artist, name) of each."""
     svgs = []
     for artist, name in drawings:
         icon_set = icon_sets[artist]

@@ -47,7 +47,8 @@ class Muon(torch.optim.Optimizer):
                 self.move(p, group)
 
     def turn(self, matrices, momentum):
-        """Makes the directions in which matrices of one shape move from now on."""
+        """Makes the directions in which matrices of one shape, (rows, columns) each, move from now
+        on: Nesterov's momentum, made orthogonal."""
         ahead = [p.grad.lerp(self.state[p]['momentum'], momentum) for p in matrices]
         directions = orthogonal(torch.stack(ahead).to(self.dtype))
         for p, direction in zip(matrices, directions):
