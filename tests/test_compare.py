@@ -248,7 +248,12 @@ def test_the_first_seed_and_the_smallest_share_choose_the_rate(monkeypatch):
         (['config/demo.py', '--compare_seeds=0,1,00'], "compare_seeds: '00' is there twice"),
         (['config/demo.py', '--shares=1,0.1,1.0'], "shares: '1.0' is there twice"),
         (['config/demo.py', '--jobs=2', '--device=cuda:1'], 'give --device=cuda, without'),
+        (
+            ['config/demo.py', '--jobs=2', '--eval_options=--device=cuda:1'],
+            'give --device=cuda, without',
+        ),
         (['config/demo.py', '--max_itres=2'], "did you mean 'max_iters'?"),
+        (['config/demo.py', '--eval_options=--num_beam=1'], "did you mean 'num_beams'?"),
     ],
 )
 def test_a_mistake_is_named_before_anything_is_trained(arguments, message, run):

@@ -194,7 +194,10 @@ def check(config, rest):
         sys.exit('give the config file of a data set, such as config/demo.py')
     if not resolve('train.py', rest)['max_iters']:
         sys.exit('give --max_iters, the steps of a run: on all shares they are the same')
-    if config['jobs'] > 1 and ':' in resolve('train.py', rest)['device']:
+    # a mistake in these would show only after the first training
+    evaluation = resolve('eval_caption.py', shlex.split(config['eval_options']))
+    devices = [resolve('train.py', rest)['device'], evaluation['device']]
+    if config['jobs'] > 1 and any(':' in device for device in devices):
         sys.exit('with --jobs, each run sees one GPU alone: give --device=cuda, without a number')
 
 
