@@ -33,6 +33,8 @@ batch_size = 48
 learning_rate = 1e-2
 muon_rate = 0.05
 warmup = 0.05
+# with 0.999 a run in float32 broke down when it began to compare (docs/6-results.md)
+beta2 = 0.95
 # the papers' 1e-4 is as large as these gradients
 adam_eps = 1e-8
 weight_decay = 0.0
