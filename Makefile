@@ -6,6 +6,7 @@ endif
 TRAIN_FLAGS ?=
 EVAL_FLAGS ?=
 BIN := .venv/bin
+NOT_IMPORTED := transformers/models|tests|testing|_inductor|pip|setuptools|fontTools|networkx|pygments
 PIP_FLAGS := --quiet --disable-pip-version-check
 # what depends on the packages: the mechanisms against the golden numbers, the models, the scripts from end to end
 PACKAGE_TESTS := tests/parity.py tests/test_model.py tests/test_train.py tests/test_generate.py tests/test_eval_vqa.py \
@@ -25,9 +26,9 @@ demo: .venv/installed
 demo-vqa: .venv/installed
 	$(BIN)/python prepare.py demo-vqa
 	$(BIN)/python train.py config/demo_vqa.py $(TRAIN_FLAGS)
-	$(BIN)/python train.py config/demo_vqa.py config/demo_vqa_official.py $(TRAIN_FLAGS)
+	$(BIN)/python train.py config/demo_vqa.py config/demo_vqa_colours.py $(TRAIN_FLAGS)
 	$(BIN)/python train.py config/demo_vqa_blind.py $(TRAIN_FLAGS)
-	$(BIN)/python eval_vqa.py --out_dir=out/demo_vqa_official --blind_dir=out/demo_vqa_blind --num_beams=1 --max_new_tokens=4 --max_rows=3000 $(EVAL_FLAGS)
+	$(BIN)/python eval_vqa.py --out_dir=out/demo_vqa_colours --blind_dir=out/demo_vqa_blind --num_beams=1 --max_new_tokens=4 --max_rows=3000 $(EVAL_FLAGS)
 
 demo-audio: .venv/installed
 	$(BIN)/python prepare.py demo-audio
@@ -60,7 +61,7 @@ test-newest: .venv-newest/installed
 	.venv-newest/bin/python -m pytest -q -n 2 $(PACKAGE_TESTS)
 
 clean-demo:  ## forget the trained demos, keep what was fetched
-	rm -rf out/demo out/demo_blind out/demo_vqa out/demo_vqa_official out/demo_vqa_blind
+	rm -rf out/demo out/demo_blind out/demo_vqa out/demo_vqa_colours out/demo_vqa_blind
 	rm -rf out/demo_audio out/demo_audio_blind out/stamps out/stamps_blind out/speedrun
 
 # what is installed is exact; `make lock` writes anew which releases that is, from the newest that requirements.txt allows
@@ -68,9 +69,9 @@ clean-demo:  ## forget the trained demos, keep what was fetched
 	@echo 'installing into .venv: 1.5 GB, two minutes'
 	$(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install $(PIP_FLAGS) --no-compile -r requirements.txt -c constraints.txt
-# on all cores, where pip would take one; a file for another Python does not compile, and nothing
-# needs it
-	$(BIN)/python -m compileall -qq -j 0 -x '/(transformers/models|tests)/' .venv/lib || true
+# on all cores, where pip would take one, and without what no demo imports; a file for another
+# Python does not compile, and nothing needs it
+	$(BIN)/python -m compileall -qq -j 0 -x '/($(NOT_IMPORTED))/' .venv/lib || true
 	touch $@
 
 lock:

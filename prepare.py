@@ -33,6 +33,7 @@ from configurator import configure, script_scope
 from nanopalm.datasets import DATASETS
 from nanopalm.demo_data import (
     build_balanced_easy_vqa,
+    build_colours_easy_vqa,
     build_easy_vqa,
     build_efficientnet,
     build_smollm2,
@@ -82,7 +83,7 @@ def prepare_image_models(argv):
 
 def prepare_demo_vqa(argv):
     """Makes the same models, and easy-VQA's questions about coloured shapes; once more without
-    most of the training questions that habit answers."""
+    most of the training questions that habit answers, and once more mostly of colours."""
     config = configure(dict(data_dir='data', __doc__=__doc__), argv)
     data = Path(config['data_dir'])
     downloads = data / 'downloads'
@@ -90,6 +91,7 @@ def prepare_demo_vqa(argv):
     make(data / 'models/efficientnet-lite0', build_efficientnet, downloads, 'lite0')
     make(data / 'easy_vqa', build_easy_vqa, downloads)
     make(data / 'easy_vqa_balanced', build_balanced_easy_vqa, data / 'easy_vqa')
+    make(data / 'easy_vqa_colours', build_colours_easy_vqa, data / 'easy_vqa')
 
 
 def prepare_demo_audio(argv):

@@ -673,6 +673,7 @@ def clean_caption(line):
 
 # ---- easy-VQA ------------------------------------------------------------------------------------
 
+SHAPE = r'\b(circle|rectangle|triangle)\b'
 SHAPE_OR_COLOUR = (
     r'\b(an? )?(black|blue|brown|gray|green|red|teal|yellow|circle|rectangle|triangle)( shape)?\b'
 )
@@ -703,6 +704,18 @@ def build_balanced_easy_vqa(folder, official):
     """Writes the training questions of the folder `official` without most of those that habit
     answers. Habit alone is right on 82% of the official yes-or-no questions, so that there is
     little to gain by looking. Validation and test stay as they are. Returns a summary."""
+    return rewrite_easy_vqa(folder, official, balance_yes_and_no)
+
+
+def build_colours_easy_vqa(folder, official):
+    """Writes the training questions of the folder `official` without most of those that are not
+    of yes or no about a colour. Validation and test stay as they are. Returns a summary."""
+    return rewrite_easy_vqa(folder, official, mostly_colours)
+
+
+def rewrite_easy_vqa(folder, official, select):
+    """Writes the splits of the folder `official`, of training select(examples). Returns a
+    summary."""
     splits = {}
     for split in ('train', 'val', 'test'):
         lines = (official / f'{split}.jsonl').read_text(encoding='utf-8').splitlines()
@@ -710,7 +723,7 @@ def build_balanced_easy_vqa(folder, official):
         for example in splits[split]:
             # the pictures are not copied
             example['image'] = f'../{official.name}/{example["image"]}'
-    splits['train'] = balance_yes_and_no(splits['train'])
+    splits['train'] = select(splits['train'])
     return 'questions, ' + write_splits(folder, splits)
 
 
@@ -736,6 +749,23 @@ def balance_yes_and_no(examples):
         if kept[kind] <= limit:
             balanced.append(example)
     return balanced
+
+
+def mostly_colours(examples):
+    """Returns all questions of yes or no about a colour, in the proportions that they have, and
+    every fourth of those about a shape and of *what colour* and *what shape*."""
+    kept = []
+    n = Counter()
+    for example in examples:
+        of_yes_or_no = example['answer_type'] == 'yes/no'
+        # 'what is the red shape?' is answered with a shape, and names a colour
+        if of_yes_or_no and not re.search(SHAPE, example['question']):
+            kept.append(example)
+            continue
+        n[of_yes_or_no] += 1
+        if n[of_yes_or_no] % 4 == 0:
+            kept.append(example)
+    return kept
 
 
 def easy_vqa_images(wheel):

@@ -427,16 +427,10 @@ def test_easy_vqas_questions_keep_their_split_and_a_twentieth_of_the_images_is_f
         assert (tmp_path / 'easy_vqa' / example['image']).read_bytes() == b'png'
 
 
-def test_balanced_questions_of_a_form_have_as_many_yes_as_no(tmp_path):
-    official = tmp_path / 'easy_vqa'
-    official.mkdir()
-    answers = {
-        'is there a red shape?': ['no', 'no', 'no', 'no', 'yes'],
-        # of the same form
-        'is there a circle?': ['yes', 'no'],
-        'is there not a circle?': ['yes', 'yes', 'no'],
-        'what is the red shape?': ['circle'] * 8,
-    }
+def write_official_questions(folder, answers):
+    """Writes the splits of easy-VQA's official questions; answers: {question: [answer, ...]}.
+    Returns the examples."""
+    folder.mkdir()
     examples = []
     for question, values in answers.items():
         for i, value in enumerate(values):
@@ -444,7 +438,20 @@ def test_balanced_questions_of_a_form_have_as_many_yes_as_no(tmp_path):
             examples.append(
                 dict(image=f'train/{i}.png', question=question, answers=[value], answer_type=kind)
             )
-    demo_data.write_splits(official, dict(train=examples, val=examples[:3], test=examples))
+    demo_data.write_splits(folder, dict(train=examples, val=examples[:3], test=examples))
+    return examples
+
+
+def test_balanced_questions_of_a_form_have_as_many_yes_as_no(tmp_path):
+    official = tmp_path / 'easy_vqa'
+    answers = {
+        'is there a red shape?': ['no', 'no', 'no', 'no', 'yes'],
+        # of the same form
+        'is there a circle?': ['yes', 'no'],
+        'is there not a circle?': ['yes', 'yes', 'no'],
+        'what is the red shape?': ['circle'] * 8,
+    }
+    examples = write_official_questions(official, answers)
     for name in ('first', 'second'):
         demo_data.make(tmp_path / name, demo_data.build_balanced_easy_vqa, official)
     splits = read_splits(tmp_path / 'first')
@@ -462,6 +469,33 @@ def test_balanced_questions_of_a_form_have_as_many_yes_as_no(tmp_path):
     }
     assert len(splits['val']) == 3 and len(splits['test']) == len(examples)
     assert read_splits(tmp_path / 'second') == splits
+
+
+def test_the_second_halfs_questions_are_those_about_colours_and_every_fourth_other_one(tmp_path):
+    official = tmp_path / 'easy_vqa'
+    answers = {
+        'is there a red shape?': ['no', 'no', 'yes'],
+        'does the image not contain a teal shape?': ['yes', 'no'],
+        'is there a circle?': ['yes', 'no', 'no', 'yes'],
+        'is there not a rectangle in the image?': ['yes', 'no', 'no', 'yes', 'no'],
+        'what is the red shape?': ['circle'] * 5,
+        'what color is the triangle?': ['red', 'blue', 'teal', 'gray'],
+    }
+    examples = write_official_questions(official, answers)
+    demo_data.make(tmp_path / 'colours', demo_data.build_colours_easy_vqa, official)
+    splits = read_splits(tmp_path / 'colours')
+    kept = Counter(example['question'] for example in splits['train'])
+    assert kept == {
+        'is there a red shape?': 3,
+        'does the image not contain a teal shape?': 2,
+        'is there a circle?': 1,
+        'is there not a rectangle in the image?': 1,
+        'what is the red shape?': 1,
+        'what color is the triangle?': 1,
+    }
+    assert len(splits['val']) == 3 and len(splits['test']) == len(examples)
+    for examples in splits.values():
+        assert all(example['image'].startswith('../easy_vqa/train/') for example in examples)
 
 
 def test_without_npm_the_one_of_a_wheel_is_unpacked_and_run(tmp_path, monkeypatch):

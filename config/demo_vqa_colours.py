@@ -1,0 +1,12 @@
+# The second half of the demo of questions. After config/demo_vqa.py it knows which shapes are
+# there, and takes some colours for others: brown for red, gray for black. Now nearly all questions
+# are about colours, and most of them, as in the official test, about one that is not there.
+#   python train.py config/demo_vqa.py config/demo_vqa_colours.py
+dataset = 'data/easy_vqa_colours'
+out_dir = 'out/demo_vqa_colours'
+start_from = 'out/demo_vqa'
+
+learning_rate = 3e-3
+muon_rate = 0.02
+max_iters = 150
+eval_interval = 150
