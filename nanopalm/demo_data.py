@@ -709,7 +709,8 @@ def build_balanced_easy_vqa(folder, official):
 
 def build_colours_easy_vqa(folder, official):
     """Writes the training questions of the folder `official` without most of those that are not
-    of yes or no about a colour. Validation and test stay as they are. Returns a summary."""
+    of yes or no about a colour that is there. Validation and test stay as they are. Returns a
+    summary."""
     return rewrite_easy_vqa(folder, official, mostly_colours)
 
 
@@ -752,20 +753,28 @@ def balance_yes_and_no(examples):
 
 
 def mostly_colours(examples):
-    """Returns all questions of yes or no about a colour, in the proportions that they have, and
-    every fourth of those about a shape and of *what colour* and *what shape*."""
+    """Returns all questions of yes or no about a colour that is there, every third about one that
+    is not, and every fourth of the others, which are learnt sooner."""
+    every = dict(present=1, absent=3, other=4)
     kept = []
     n = Counter()
     for example in examples:
-        of_yes_or_no = example['answer_type'] == 'yes/no'
-        # 'what is the red shape?' is answered with a shape, and names a colour
-        if of_yes_or_no and not re.search(SHAPE, example['question']):
-            kept.append(example)
-            continue
-        n[of_yes_or_no] += 1
-        if n[of_yes_or_no] % 4 == 0:
+        kind = colour_asked_about(example)
+        n[kind] += 1
+        if n[kind] % every[kind] == 0:
             kept.append(example)
     return kept
+
+
+def colour_asked_about(example):
+    """Returns whether the colour that a question of yes or no is about is 'present' or 'absent';
+    'other' for a question of another kind."""
+    question = example['question']
+    if example['answer_type'] != 'yes/no' or re.search(SHAPE, question):
+        return 'other'
+    # 'is there not a red shape?', 'is no red shape present?'
+    negated = bool(re.search(r'\b(not|no)\b', question))
+    return 'present' if (example['answers'] == ['yes']) != negated else 'absent'
 
 
 def easy_vqa_images(wheel):
