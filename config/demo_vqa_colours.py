@@ -1,6 +1,7 @@
 # The second half of the demo of questions. After config/demo_vqa.py it knows which shapes are
-# there, and takes some colours for others: brown for red, gray for black. Now nearly all questions
-# are about colours, and most of them, as in the official test, about one that is not there.
+# there, and takes some colours for others: brown for red, gray for black. Now two thirds of the
+# questions are of yes or no about a colour, with smaller rates. In the official ones a colour that
+# is there is so rare that it would learn to deny all.
 #   python train.py config/demo_vqa.py config/demo_vqa_colours.py
 dataset = 'data/easy_vqa_colours'
 out_dir = 'out/demo_vqa_colours'
@@ -8,5 +9,5 @@ start_from = 'out/demo_vqa'
 
 learning_rate = 3e-3
 muon_rate = 0.02
-max_iters = 150
-eval_interval = 150
+max_iters = 200
+eval_interval = 100
