@@ -6,7 +6,7 @@ endif
 TRAIN_FLAGS ?=
 EVAL_FLAGS ?=
 BIN := .venv/bin
-NOT_IMPORTED := transformers/models|tests|testing|_inductor|pip|setuptools|fontTools|networkx|pygments
+NOT_IMPORTED := transformers/models|tests|testing|_inductor|setuptools|fontTools|networkx|pygments
 PIP_FLAGS := --quiet --disable-pip-version-check
 # what depends on the packages: the mechanisms against the golden numbers, the models, the scripts from end to end
 PACKAGE_TESTS := tests/parity.py tests/test_model.py tests/test_train.py tests/test_generate.py tests/test_eval_vqa.py \

@@ -708,9 +708,8 @@ def build_balanced_easy_vqa(folder, official):
 
 
 def build_colours_easy_vqa(folder, official):
-    """Writes the training questions of the folder `official` without most of those that are not
-    of yes or no about a colour that is there. Validation and test stay as they are. Returns a
-    summary."""
+    """Writes the questions of the folder `official`, in training mostly those of yes or no about a
+    colour. Validation and test stay as they are. Returns a summary."""
     return rewrite_easy_vqa(folder, official, mostly_colours)
 
 
