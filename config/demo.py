@@ -14,7 +14,7 @@ resize = 'pad'
 # what is where: a mean over the picture alone cannot tell it
 pool_patches = 2
 cache_features = True
-# nothing is asked; 'Caption:' in front of each text would be three tokens more than its four
+# nothing is asked; 'Caption:' in front of each text would be as many tokens again as it has
 instruction = ''
 # for mechanisms that inject at layer 0, which this one does not: else the LLM makes the first
 # visual token its attention sink
@@ -54,5 +54,5 @@ eval_interval = 100
 log_interval = 20
 n_samples = 3
 test_checkpoint = 'last'
-# the longest caption has 10
+# the longest caption has 9
 test_new_tokens = 20

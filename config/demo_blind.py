@@ -22,5 +22,5 @@ warmup = 0.1
 weight_decay = 0.0
 max_iters = 60
 eval_interval = 60
-# the longest caption has 10
+# the longest caption has 9
 test_new_tokens = 20

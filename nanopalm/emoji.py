@@ -5,7 +5,7 @@ it shows was seen in training in other hands.
 `build_emoji(folder, downloads)` makes the data set from packages of npm: train.jsonl, val.jsonl,
 test.jsonl, test_composition.jsonl, their images, and ATTRIBUTION.txt. A line of the JSONL files is
 
-    {"image": "images/noto/tiger.png", "caption": ["a tiger"], "category": "animal",
+    {"image": "images/noto/tiger.png", "caption": ["tiger"], "category": "animal",
      "id": "noto/tiger"}
 
 Of 45% of the names, one artist's drawing is held out. Some drawings of other artists are
@@ -270,8 +270,8 @@ class Person:
 
     @property
     def caption(self):
-        """'a woman cook with dark skin', or 'a woman cook' of a yellow one."""
-        text = f'a {self.gender} {self.role.replace("-", " ")}'
+        """'woman cook with dark skin', or 'woman cook' of a yellow one."""
+        text = f'{self.gender} {self.role.replace("-", " ")}'
         return f'{text} with {self.tone} skin' if self.tone else text
 
     @property
@@ -303,168 +303,102 @@ def select_people(icon_sets):
 
 # names that are not what one would say
 PHRASES = {
-    'airplane-arrival': 'a landing airplane',
-    'airplane-departure': 'a departing airplane',
-    'baguette-bread': 'a baguette',
-    'ballot-box-with-ballot': 'a ballot box',
-    'beach-with-umbrella': 'a beach with an umbrella',
-    'bell-with-slash': 'a crossed-out bell',
-    'bottle-with-popping-cork': 'a bottle with a popping cork',
-    'bow-and-arrow': 'a bow and arrow',
-    'bridge-at-night': 'a bridge at night',
-    'building-construction': 'a construction site',
-    'camping': 'a camp site',
-    'card-index-dividers': 'card index dividers',
-    'chart-decreasing': 'a falling chart',
-    'chart-increasing': 'a rising chart',
-    'chart-increasing-with-yen': 'a rising chart with a yen sign',
-    'cheese-wedge': 'a wedge of cheese',
-    'cityscape-at-dusk': 'a cityscape at dusk',
-    'closed-mailbox-with-lowered-flag': 'a closed mailbox with a lowered flag',
-    'closed-mailbox-with-raised-flag': 'a closed mailbox with a raised flag',
-    'construction': 'a construction barrier',
-    'cooking': 'a fried egg in a pan',
-    'couch-and-lamp': 'a couch and a lamp',
-    'deciduous-tree': 'a leafy tree',
-    'dvd': 'a DVD',
-    'e-mail': 'an e-mail',
-    'electric-plug': 'an electric plug',
-    'envelope-with-arrow': 'an envelope with an arrow',
-    'ewe': 'a ewe',
-    'ferris-wheel': 'a Ferris wheel',
-    'first-quarter-moon-face': 'a first quarter moon with a face',
-    'fish-cake-with-swirl': 'a fish cake with a swirl',
-    'foggy': 'a foggy bridge',
-    'fork-and-knife': 'a fork and a knife',
-    'fork-and-knife-with-plate': 'a plate with a fork and a knife',
-    'four-leaf-clover': 'a four-leaf clover',
-    'front-facing-baby-chick': 'a baby chick from the front',
-    'full-moon-face': 'a full moon with a face',
-    'gem-stone': 'a gemstone',
-    'globe-showing-americas': 'a globe showing the Americas',
-    'globe-showing-asia-australia': 'a globe showing Asia and Australia',
-    'globe-showing-europe-africa': 'a globe showing Europe and Africa',
-    'hammer-and-pick': 'a hammer and a pick',
-    'hammer-and-wrench': 'a hammer and a wrench',
+    'airplane-arrival': 'landing airplane',
+    'airplane-departure': 'departing airplane',
+    'baguette-bread': 'baguette',
+    'ballot-box-with-ballot': 'ballot box',
+    'bell-with-slash': 'crossed-out bell',
+    'building-construction': 'construction site',
+    'camping': 'camp site',
+    'chart-decreasing': 'falling chart',
+    'chart-increasing': 'rising chart',
+    'chart-increasing-with-yen': 'rising chart with yen sign',
+    'cheese-wedge': 'wedge of cheese',
+    'construction': 'construction barrier',
+    'cooking': 'fried egg in pan',
+    'deciduous-tree': 'leafy tree',
+    'dvd': 'DVD',
+    'e-mail': 'e-mail',
+    'ferris-wheel': 'Ferris wheel',
+    'first-quarter-moon-face': 'first quarter moon with face',
+    'foggy': 'foggy bridge',
+    'fork-and-knife-with-plate': 'plate with fork and knife',
+    'four-leaf-clover': 'four-leaf clover',
+    'front-facing-baby-chick': 'front-facing baby chick',
+    'full-moon-face': 'full moon with face',
+    'gem-stone': 'gemstone',
+    'globe-showing-americas': 'globe showing Americas',
+    'globe-showing-asia-australia': 'globe showing Asia and Australia',
+    'globe-showing-europe-africa': 'globe showing Europe and Africa',
     'headphone': 'headphones',
-    'high-heeled-shoe': 'a high-heeled shoe',
-    'high-speed-train': 'a high-speed train',
-    'high-voltage': 'a lightning bolt',
-    'honeybee': 'a honey bee',
-    'hot-beverage': 'a hot drink',
-    'hourglass-done': 'an empty hourglass',
-    'hourglass-not-done': 'a running hourglass',
-    'house-with-garden': 'a house with a garden',
-    'kaaba': 'the Kaaba',
-    'lady-beetle': 'a ladybug',
-    'last-quarter-moon-face': 'a last quarter moon with a face',
-    'leaf-fluttering-in-wind': 'leaves in the wind',
-    'level-slider': 'a slider',
-    'light-rail': 'a light rail train',
-    'link': 'a chain link',
+    'high-heeled-shoe': 'high-heeled shoe',
+    'high-speed-train': 'high-speed train',
+    'high-voltage': 'lightning bolt',
+    'honeybee': 'honey bee',
+    'hot-beverage': 'hot drink',
+    'hourglass-done': 'empty hourglass',
+    'hourglass-not-done': 'running hourglass',
+    'kaaba': 'Kaaba',
+    'lady-beetle': 'ladybug',
+    'last-quarter-moon-face': 'last quarter moon with face',
+    'leaf-fluttering-in-wind': 'leaves in wind',
+    'level-slider': 'slider',
+    'light-rail': 'light rail train',
+    'link': 'chain link',
     'linked-paperclips': 'two linked paperclips',
-    'lipstick': 'lipstick',
-    'locked': 'a closed lock',
-    'locked-with-key': 'a closed lock with a key',
-    'locked-with-pen': 'a closed lock with a pen',
-    'magnifying-glass-tilted-left': 'a magnifying glass tilted left',
-    'magnifying-glass-tilted-right': 'a magnifying glass tilted right',
-    'mans-shoe': "a man's shoe",
-    'map-of-japan': 'a map of Japan',
-    'meat-on-bone': 'meat on the bone',
-    'metro': 'a metro train',
-    'milky-way': 'the Milky Way',
-    'mobile-phone-with-arrow': 'a mobile phone with an arrow',
-    'money-with-wings': 'money with wings',
+    'locked': 'closed lock',
+    'locked-with-key': 'closed lock with key',
+    'locked-with-pen': 'closed lock with pen',
+    'mans-shoe': "man's shoe",
+    'map-of-japan': 'map of Japan',
+    'metro': 'metro train',
+    'milky-way': 'Milky Way',
     'mount-fuji': 'Mount Fuji',
-    'new-moon-face': 'a new moon with a face',
-    'night-with-stars': 'a city at night with stars',
-    'notebook-with-decorative-cover': 'a notebook with a decorative cover',
-    'nut-and-bolt': 'a nut and a bolt',
-    'oncoming-automobile': 'an automobile from the front',
-    'oncoming-bus': 'a bus from the front',
-    'oncoming-police-car': 'a police car from the front',
-    'oncoming-taxi': 'a taxi from the front',
-    'open-mailbox-with-lowered-flag': 'an open mailbox with a lowered flag',
-    'open-mailbox-with-raised-flag': 'an open mailbox with a raised flag',
-    'page-facing-up': 'a page of text',
-    'page-with-curl': 'a curled page',
-    'pot-of-food': 'a pot of food',
-    'poultry-leg': 'a chicken leg',
-    'rescue-workers-helmet': "a rescue worker's helmet",
-    'rolled-up-newspaper': 'a rolled-up newspaper',
-    'shallow-pan-of-food': 'a pan of food',
-    'snow-capped-mountain': 'a snow-capped mountain',
-    'snowman-without-snow': 'a snowman without snow',
-    'soft-ice-cream': 'soft ice cream',
-    'speaker-high-volume': 'a speaker at high volume',
-    'speaker-low-volume': 'a speaker at low volume',
-    'speaker-medium-volume': 'a speaker at medium volume',
-    'station': 'a train station',
-    'statue-of-liberty': 'the Statue of Liberty',
-    'sun': 'the sun',
-    'sun-behind-cloud': 'the sun behind a cloud',
-    'sun-behind-large-cloud': 'the sun behind a large cloud',
-    'sun-behind-rain-cloud': 'the sun behind a rain cloud',
-    'sun-behind-small-cloud': 'the sun behind a small cloud',
-    'sun-with-face': 'the sun with a face',
-    'sunrise-over-mountains': 'a sunrise over mountains',
-    't-shirt': 'a T-shirt',
-    'teacup-without-handle': 'a teacup without a handle',
-    'tear-off-calendar': 'a tear-off calendar',
+    'new-moon-face': 'new moon with face',
+    'night-with-stars': 'city at night with stars',
+    'page-facing-up': 'page of text',
+    'page-with-curl': 'curled page',
+    'poultry-leg': 'chicken leg',
+    'rescue-workers-helmet': "rescue worker's helmet",
+    'rolled-up-newspaper': 'rolled-up newspaper',
+    'shallow-pan-of-food': 'pan of food',
+    'snow-capped-mountain': 'snow-capped mountain',
+    'speaker-high-volume': 'speaker at high volume',
+    'speaker-low-volume': 'speaker at low volume',
+    'speaker-medium-volume': 'speaker at medium volume',
+    'station': 'train station',
+    'statue-of-liberty': 'Statue of Liberty',
+    't-shirt': 'T-shirt',
+    'tear-off-calendar': 'tear-off calendar',
     'tokyo-tower': 'Tokyo Tower',
-    'two-hump-camel': 'a two-humped camel',
-    'umbrella-on-ground': 'an umbrella on the ground',
-    'umbrella-with-rain-drops': 'an umbrella in the rain',
-    'unlocked': 'an open lock',
-    'water-wave': 'a wave',
-    'wind-face': 'a cloud that blows',
-    'womans-boot': "a woman's boot",
-    'womans-clothes': "a woman's blouse",
-    'womans-hat': "a woman's hat",
-    'womans-sandal': "a woman's sandal",
+    'two-hump-camel': 'two-humped camel',
+    'umbrella-with-rain-drops': 'umbrella in rain',
+    'unlocked': 'open lock',
+    'water-wave': 'wave',
+    'wind-face': 'cloud that blows',
+    'womans-boot': "woman's boot",
+    'womans-clothes': "woman's blouse",
+    'womans-hat': "woman's hat",
+    'womans-sandal': "woman's sandal",
 }
 # words of names that are written with a capital
 CAPITALS = {'japanese': 'Japanese', 'shinto': 'Shinto'}
-# names without an article: many things, or what is not counted
-WITHOUT_ARTICLE = set(
-    """bacon books bookmark-tabs bread cherries chains clinking-beer-mugs clinking-glasses
-    control-knobs cooked-rice crossed-swords curry-rice custard dango film-frames fire fog
-    french-fries glasses grapes green-salad hot-springs houses jeans musical-notes oden pancakes
-    paw-prints peanuts popcorn prayer-beads sake scissors shaved-ice shopping-bags spaghetti
-    sunglasses sushi""".split()
-)
-# a vowel that is spoken as a consonant, and the other way round
-TAKES_A = ('uni', 'euro', 'one')
-TAKES_AN = ('hour', 'herb')
 
 
 def caption_of(name):
-    """Returns the caption of a drawing: 'an ear of corn' of 'ear-of-corn', 'cherries', "a tiger's
-    face" of 'tiger-face', 'a clock at half past ten' of 'ten-thirty'. No article stands before
-    names of many things, and before those of what is not counted."""
+    """Returns the caption of a drawing: 'ear of corn' of 'ear-of-corn', "tiger's face" of
+    'tiger-face', 'clock at half past ten' of 'ten-thirty'. Articles, which say nothing of the
+    picture, would be a token in five."""
     if name in PHRASES:
         return PHRASES[name]
     if name.endswith('-oclock'):
-        return f"a clock at {name.removesuffix('-oclock')} o'clock"
+        return f"clock at {name.removesuffix('-oclock')} o'clock"
     if name.endswith('-thirty'):
-        return f'a clock at half past {name.removesuffix("-thirty")}'
+        return f'clock at half past {name.removesuffix("-thirty")}'
     words = [CAPITALS.get(word, word) for word in name.split('-')]
     if words[-1] in ('face', 'nose') and len(words) == 2:
         words[0] += "'s"
-    text = ' '.join(words)
-    if name in WITHOUT_ARTICLE:
-        return text
-    return f'{article_of(text)} {text}'
-
-
-def article_of(text):
-    """Returns 'a' or 'an'."""
-    if text.startswith(TAKES_A):
-        return 'a'
-    if text.startswith(TAKES_AN) or text[0] in 'aeiou':
-        return 'an'
-    return 'a'
+    return ' '.join(words)
 
 
 # ---- what is held out ----------------------------------------------------------------------------
