@@ -33,7 +33,7 @@ from nanopalm.evaluation import (
 )
 from nanopalm.generate import first_text, readable
 from nanopalm.html_report import captions_page
-from nanopalm.scores import category_match, check_java, compare_captions
+from nanopalm.scores import category_match, check_java, compare_captions, is_exact
 
 # -- models
 out_dir = 'out/demo'  # a run of train.py
@@ -116,8 +116,9 @@ for side in texts:
     in_category = category_match(examples, captions[side], known)
     if in_category is not None:
         result[side + 'scores']['category'] = in_category
-    for row, cider in zip(rows, comparison['ciders'][side]):
+    for row, cider, caption in zip(rows, comparison['ciders'][side], captions[side]):
         row[side + 'cider'] = cider
+        row[side + 'exact'] = is_exact(row['references'], caption)
 
 # print and write
 print_other_data(result)

@@ -44,7 +44,8 @@ def captions_page(result):
         ciders.append(row.get('blind_cider', 0))
     cards = []
     for row in spread(result['rows'], result['knobs']['page_rows']):
-        cards.append(make_card(row, row['caption'], row['cider']))
+        # CIDEr ends at 1000, and at 250 for a single word: those that are right come first
+        cards.append(make_card(row, row['caption'], row['cider'] + 1000 * row['exact']))
     ratio = None
     blind_scores = result.get('blind_scores')
     if blind_scores and blind_scores['CIDEr']:

@@ -157,10 +157,12 @@ def score_captions(references, captions, java=False):
 def exact_match(references, captions):
     """Returns the share of captions, 0 to 1, that equal one of their references after both are
     normalised as answers are: case, articles and punctuation do not count."""
-    matches = 0
-    for references_of_one, caption in zip(references, captions):
-        matches += normalise(caption) in map(normalise, references_of_one)
-    return matches / len(captions)
+    return sum(map(is_exact, references, captions)) / len(captions)
+
+
+def is_exact(references, caption):
+    """Whether a caption equals one of its references, in the same way."""
+    return normalise(caption) in map(normalise, references)
 
 
 def category_match(examples, captions, named_examples):

@@ -64,6 +64,7 @@ def test_a_split_is_captioned_and_scored_beside_the_blind_run(run, out_dir, blin
         scores, ciders, _ = score_captions(references_of(result), captions)
         assert result[side + 'scores'] == scores
         assert [row[side + 'cider'] for row in result['rows']] == ciders
+        assert 25 * sum(row[side + 'exact'] for row in result['rows']) == scores['exact']
         assert f'{scores["ROUGE-L"]:.2f}' in out
     assert len(set(captions_of(result))) > 1
     assert len({row['blind_caption'] for row in result['rows']}) == 1

@@ -49,9 +49,10 @@ def captions_result(pictures, blind=True):
             'references': ['A red circle.', EVIL],
             'caption': caption,
             'cider': 10.0 * i,
+            'exact': caption == 'A red circle.',
         }
         if blind:
-            row.update(blind_caption=EVIL, blind_cider=5.0)
+            row.update(blind_caption=EVIL, blind_cider=5.0, blind_exact=True)
         rows.append(row)
     result = {
         'knobs': {'split': 'test', 'page_rows': 1000, 'out_dir': EVIL},
@@ -150,6 +151,19 @@ def test_a_page_says_what_was_evaluated_and_how(pictures):
     # a caption that is empty, and the bar of a score
     assert '\u2014' in text
     assert 'width: 30.0%' in captions_page(result)
+
+
+def test_an_exact_caption_is_marked_and_comes_before_one_of_more_words(pictures):
+    result = captions_result(pictures)
+    assert result['rows'][2]['exact'] and result['rows'][2]['cider'] < result['rows'][3]['cider']
+    html = captions_page(result)
+    assert ParsedPage(html).text.split().count('exact') == 1
+    scores = [
+        float(attributes['data-score'])
+        for tag, attributes in ParsedPage(html).tags
+        if tag == 'article'
+    ]
+    assert scores == [0, 10, 1020, 30]
 
 
 def test_a_model_on_its_own_data_set_is_not_said_to_be_trained_on_another(pictures):
