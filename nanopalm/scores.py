@@ -161,7 +161,7 @@ def exact_match(references, captions):
 
 
 def is_exact(references, caption):
-    """Whether a caption equals one of its references, in the same way."""
+    """Whether a caption equals one of its references, both normalised as in `exact_match`."""
     return normalise(caption) in map(normalise, references)
 
 
