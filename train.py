@@ -68,7 +68,7 @@ from nanopalm.prompts import check_prompt_end
 from nanopalm.runs import open_run, read_state, record, remove_later_entries
 from nanopalm.seeds import seeded
 from nanopalm.validation import examples_to_score, is_better, score_texts
-from nanopalm.workers import worker_options
+from nanopalm.workers import start_workers, worker_options
 
 # ---- hyperparameters: config files and --key=value override them ---------------------------------
 # (`: at_least(1)` says which values are allowed; `may_change`, that a resumed run may have another)
@@ -388,7 +388,7 @@ def batches(split, keys):
         pin_memory=on_gpu,
         **worker_options(num_workers if encoder and not cache_features else 0),
     )
-    for batch, errors in loader:
+    for batch, errors in start_workers(loader):
         if errors and bad_rows == 'error':
             report_bad(errors, config)
         left_out.update(dict.fromkeys(errors))

@@ -24,7 +24,7 @@ from nanopalm.examples import BadData, bullet_list, path_of
 from nanopalm.files import writable_folder
 from nanopalm.progress import BAR
 from nanopalm.seeds import seeded
-from nanopalm.workers import worker_options
+from nanopalm.workers import start_workers, worker_options
 
 
 def no_wait():
@@ -130,8 +130,9 @@ def write_cache(path, shape, files, encoder, config, device, autocast):
         with open(temporary, 'wb') as file:
             header = dict(descr='<f2', fortran_order=False, shape=shape)
             np.lib.format.write_array_header_1_0(file, header)
-            bar = dict(desc='caching', unit='files', unit_scale=config['cache_batch_size'], **BAR)
-            for pixels, batch_errors in tqdm(loader, **bar):
+            unit = dict(unit='files', unit_scale=config['cache_batch_size'])
+            bar = tqdm(start_workers(loader), desc='caching', total=len(loader), **unit, **BAR)
+            for pixels, batch_errors in bar:
                 states = encode(encoder, pixels, batch_errors, device, autocast)
                 file.write(states.tobytes())
                 errors += [error for error in batch_errors if error]

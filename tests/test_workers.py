@@ -2,9 +2,18 @@
 nanopalm/workers.py: the processes that load files.
 """
 
+import os
+import signal
 import sys
 
-from nanopalm.workers import worker_options
+import pytest
+from torch.utils.data import DataLoader
+
+from nanopalm.workers import start_workers, worker_options
+
+
+def interrupts_are_blocked(_=None):
+    return signal.SIGINT in signal.pthread_sigmask(signal.SIG_BLOCK, [])
 
 
 def test_workers_are_forked_on_linux_alone(monkeypatch):
@@ -15,3 +24,36 @@ def test_workers_are_forked_on_linux_alone(monkeypatch):
     for platform in ('darwin', 'win32'):
         monkeypatch.setattr(sys, 'platform', platform)
         assert worker_options(2) == dict(num_workers=0)
+
+
+@pytest.mark.skipif(sys.platform != 'linux', reason='workers are forked on Linux alone')
+def test_ctrl_c_reaches_the_main_process_and_not_its_workers():
+    in_main = DataLoader([0, 1], batch_size=None, collate_fn=interrupts_are_blocked)
+    in_workers = DataLoader(
+        [0, 1], batch_size=None, collate_fn=interrupts_are_blocked, **worker_options(1)
+    )
+    assert list(start_workers(in_main)) == [False, False]
+    assert list(start_workers(in_workers)) == [True, True]
+    assert not interrupts_are_blocked()
+
+
+@pytest.mark.skipif(sys.platform != 'linux', reason='workers are forked on Linux alone')
+def test_ctrl_c_waits_until_the_workers_have_started():
+    started = []
+
+    class Loader:
+        num_workers = 1
+
+        def __iter__(self):
+            os.kill(os.getpid(), signal.SIGINT)
+            started.append(self)
+            return iter([])
+
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            start_workers(Loader())
+    finally:
+        signal.signal(signal.SIGINT, before)
+    assert started
+    assert not interrupts_are_blocked()
