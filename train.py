@@ -340,6 +340,11 @@ if shard_llm and not 1 < world <= len(examples['val']):
 torch.manual_seed(seed)
 model, tokenizer = build(config, device, dtype, shard=shard_llm)
 trained = model.trained()
+if not trained:
+    raise ValueError(
+        f'nothing is trained: encoder={encoder}, n_prompt={n_prompt}, bottleneck={bottleneck!r}; '
+        f'expected an encoder, prompt tokens (--n_prompt=1), bottlenecks, or tuned biases or norms'
+    )
 for layer in model.decoder.layers:
     if checkpoint_layers:
         checkpoint_activations(layer)

@@ -123,8 +123,11 @@ def test_the_rate_with_the_lowest_loss_is_bold():
 # ---- the plan ------------------------------------------------------------------------------------
 
 
+PLAN = dict(mechanisms='mapl', baseline=True, compare_seeds='0', shares='1', seconds=0.0)
+
+
 def test_all_mechanisms_are_trained_with_the_first_seed_before_the_second():
-    config = dict(mechanisms='mapl', compare_seeds='0,1', shares='0.1,1', seconds=60.0)
+    config = dict(PLAN, compare_seeds='0,1', shares='0.1,1', seconds=60.0)
     plan = compare.plan_runs(config)
     assert [run.seed for run in plan] == ['0'] * 8 + ['1'] * 8
     assert plan[:3] == [
@@ -195,6 +198,11 @@ def test_what_stands_behind_the_name_of_a_mechanism_wins_over_the_command_line()
 
 def test_the_text_only_baseline_has_no_encoder():
     assert resolved('blind', 'config/demo.py')['encoder'] is None
+
+
+def test_the_text_only_baseline_may_be_left_out():
+    assert [run.mechanism for run in compare.plan_runs(PLAN)] == ['blind', 'mapl']
+    assert [run.mechanism for run in compare.plan_runs(PLAN | dict(baseline=False))] == ['mapl']
 
 
 def test_the_steps_that_fit_into_the_seconds_follow_from_the_run_with_the_samples(tmp_path):
@@ -363,7 +371,7 @@ def test_a_run_of_seconds_waits_for_the_run_that_tells_its_speed(monkeypatch):
     monkeypatch.setattr(compare, 'carry_out', carry_out)
     samples = compare.Run('mapl', 'samples', '1', '0')
     seconds = compare.Run('mapl', 'seconds', '1', '0')
-    config = dict(jobs=2, mechanisms='mapl', rates='')
+    config = dict(jobs=2, mechanisms='mapl', baseline=True, rates='')
     done = list(compare.carry_out_all([samples, seconds], config, [], {}))
     assert {run for run, _, _ in done} == {samples, seconds}
     assert spans[samples][1] <= spans[seconds][0]
@@ -383,7 +391,9 @@ def test_two_runs_of_a_mechanism_search_its_rate_once(monkeypatch):
 
     monkeypatch.setattr(compare, 'train', train)
     monkeypatch.setattr(compare, 'carry_out', lambda *args: {})
-    config = dict(jobs=2, mechanisms='mapl', rates='1,2', shares='1', compare_seeds='0,1')
+    config = dict(
+        jobs=2, mechanisms='mapl', baseline=True, rates='1,2', shares='1', compare_seeds='0,1'
+    )
     done = list(compare.carry_out_all(plan_of_seeds(2), config, [], {}))
     assert searched == ['1', '2']
     assert [entry['rate'] for _, entry, _ in done] == ['1', '1']
@@ -398,7 +408,7 @@ def test_a_mistake_of_the_user_ends_all_runs(monkeypatch):
         raise ValueError('max_iters=2, now 3')
 
     monkeypatch.setattr(compare, 'carry_out', carry_out)
-    config = dict(jobs=1, mechanisms='mapl', rates='')
+    config = dict(jobs=1, mechanisms='mapl', baseline=True, rates='')
     with pytest.raises(ValueError, match='now 3'):
         list(compare.carry_out_all(plan_of_seeds(1000), config, [], {}))
     assert len(made) < 1000
@@ -425,7 +435,9 @@ def test_ctrl_c_ends_what_runs_and_nothing_is_started_any_more(
     # where these tests run in the background, Ctrl-C is ignored
     handler = signal.signal(signal.SIGINT, signal.default_int_handler)
     threading.Thread(target=interrupt, daemon=True).start()
-    config = dict(jobs=1, mechanisms='mapl', rates=rates, shares='1', compare_seeds='0')
+    config = dict(
+        jobs=1, mechanisms='mapl', baseline=True, rates=rates, shares='1', compare_seeds='0'
+    )
     try:
         with pytest.raises(KeyboardInterrupt):
             list(compare.carry_out_all(plan_of_seeds(10), config, [], {}))

@@ -426,6 +426,7 @@ def test_the_prompt_tokens_may_have_a_learning_rate_of_their_own(train, tiny):
         (dict(mapper_dropout=2), 'mapper_dropout'),
         (dict(epochs=-1), 'epochs'),
         (dict(shard_llm=True), 'shard_llm'),
+        (dict(encoder=None, n_prompt=0), 'nothing is trained'),
         (dict(learning_rat=1), "did you mean 'learning_rate'?"),
         (dict(out_dir='/dev/null/out'), '/dev/null'),
     ],

@@ -90,6 +90,8 @@ from tools.jobs import Machine
 compare_dir = 'out/compare'
 # names in config/mechanism/, with commas between them; qp_l0:n_queries=2 is qp_l0 with 2 queries
 mechanisms = MECHANISMS
+# and the text-only baseline, which has nothing to train without prompt tokens or bottlenecks
+baseline = True
 # each mechanism is trained with each of them
 compare_seeds = '0,1,2'
 # and on each of these shares of the training rows
@@ -298,7 +300,8 @@ def carry_out_all(plan, config, rest, searches):
 
 
 def names_of(config):
-    return [BLIND, *config['mechanisms'].split(',')]
+    names = config['mechanisms'].split(',')
+    return [BLIND, *names] if config['baseline'] else names
 
 
 def plan_runs(config):
