@@ -64,7 +64,8 @@ clean-demo:  ## forget the trained demos, keep what was fetched
 	rm -rf out/demo out/demo_blind out/demo_vqa out/demo_vqa_colours out/demo_vqa_blind
 	rm -rf out/demo_audio out/demo_audio_blind out/stamps out/stamps_blind out/speedrun
 
-# what is installed is exact; `make lock` writes anew which releases that is, from the newest that requirements.txt allows
+# what is installed is exact; `make lock` writes anew which releases that is: the newest that requirements.txt allows, but
+# the oldest torch, of which there is a build without CUDA in more package indexes
 .venv/installed: requirements.txt constraints.txt
 	@echo 'installing into .venv: 1.5 GB, two minutes'
 	$(PYTHON) -m venv .venv
@@ -77,7 +78,8 @@ clean-demo:  ## forget the trained demos, keep what was fetched
 lock:
 	rm -rf .venv-lock
 	$(PYTHON) -m venv .venv-lock
-	.venv-lock/bin/python -m pip install $(PIP_FLAGS) -r requirements.txt
+	sed -E '/^torch/s/>=([^,]+),<=.*/==\1/' requirements.txt > .venv-lock/requirements.txt
+	.venv-lock/bin/python -m pip install $(PIP_FLAGS) -r .venv-lock/requirements.txt
 	echo '# by `make lock`: what `make` installs; torch with or without CUDA' > constraints.txt
 	.venv-lock/bin/python -m pip freeze | sed 's/+[a-z0-9.]*$$//' | grep -v '^nvidia\|^triton\|^cuda' >> constraints.txt
 	rm -rf .venv-lock
@@ -89,7 +91,7 @@ lock:
 	.venv-oldest/bin/python -m pip install $(PIP_FLAGS) -r .venv-oldest/requirements.txt
 	touch $@
 
-# and ==1.5 here
+# and ==1.5 here: 6 GB, where the newest torch comes with CUDA
 .venv-newest/installed: requirements.txt
 	$(PYTHON) -m venv .venv-newest
 	sed -E 's/>=[^,;]+,<=([^;]+)/==\1/' requirements.txt > .venv-newest/requirements.txt
