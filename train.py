@@ -195,7 +195,7 @@ learning_rate: at_least(0) = 8e-4
 prompt_rate: at_least(0) = 0.0  # learning rate of the prompt tokens, 0 = learning_rate
 # learning rate of Muon for the adapter's matrices; 0 = AdamW, as in the papers
 muon_rate: at_least(0) = 0.0
-# how many steps Muon goes in one direction, which takes long to find (docs/speedrun.md)
+# how many steps Muon goes in one direction, which takes long to find (docs/tried.md)
 muon_every: at_least(1) = 1
 prompt_schedule = True  # False (eP-ALM): that of the prompt tokens stays what it is
 warmup: between(0, 1) = 0.2  # of all steps, linear; then cosine

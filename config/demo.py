@@ -33,7 +33,7 @@ token_norm = True
 token_bias = True
 # with trained tokens in front of the text, each text would be longer by them
 n_prompt = 0
-# without them more captions are of another category, and of nothing (docs/speedrun.md)
+# without them more captions are of another category, and of nothing (docs/tried.md)
 bottleneck = 'parallel'
 bottleneck_factor = 8
 # below the first target nothing needs a gradient
@@ -41,7 +41,7 @@ bottleneck_layers = 'targets'
 
 batch_size = 48
 learning_rate = 1e-2
-# AdamW alone would need many more steps (docs/speedrun.md)
+# AdamW alone would need many more steps (docs/tried.md)
 muon_rate = 0.05
 # in float32 Muon alone is a quarter of a step
 muon_every = 2
