@@ -36,6 +36,8 @@ from transformers import (
     WhisperModel,
 )
 
+from nanopalm.errors import how_to_make
+
 CLIP_MEAN = (0.48145466, 0.4578275, 0.40821073)
 CLIP_STD = (0.26862954, 0.26130258, 0.27577711)
 
@@ -139,7 +141,7 @@ class Encoder(nn.Module):
             raise FileNotFoundError(
                 f'encoder {name!r} could not be loaded: it is neither a folder here nor a model of '
                 f'timm or the Hub whose weights can be downloaded '
-                f'({type(error).__name__}: {reason})'
+                f'({type(error).__name__}: {reason}){how_to_make(name)}'
             ) from error
 
     def check_options(self, name, options):

@@ -2,10 +2,10 @@
 Answer the questions of a split and score the answers: out_dir/eval_SPLIT.json, eval_SPLIT.html, a
 page to look at, and results_SPLIT.json in the form that the VQA evaluation servers take.
 
-    python eval_vqa.py --out_dir=out/vqa                            # the test split
-    python eval_vqa.py --out_dir=out/vqa --blind_dir=out/vqa_blind  # beside a blind run
-    python eval_vqa.py --out_dir=out/aokvqa --rule=depalm           # scored as DePALM did
-    python eval_vqa.py --out_dir=out/vqa --dataset=okvqa            # another data set
+    python eval_vqa.py --out_dir=out/demo_vqa_colours          # the test split
+    python eval_vqa.py --blind_dir=out/demo_vqa_blind          # beside a blind run
+    python eval_vqa.py --out_dir=out/aokvqa --rule=depalm      # scored as DePALM did
+    python eval_vqa.py --out_dir=out/vqav2 --dataset=okvqa     # another data set
 
 A blind run is the text-only baseline: the same LLM, trained without an encoder. Results of another
 data set than the training's are in eval_DATASET_SPLIT.json.
@@ -38,7 +38,7 @@ from nanopalm.html_report import answers_page
 from nanopalm.scores import RULES, check_rule, default_rule, describe_rule, score_answers
 
 # -- models
-out_dir = 'out/vqa'  # a run of train.py
+out_dir = 'out/demo_vqa_colours'  # a run of train.py
 which: one_of('best', 'last', '') = ''  # its checkpoint: 'best', 'last', '' = as the run says
 blind_dir = ''  # a run with the same llm and encoder=None
 device = 'auto'

@@ -13,6 +13,8 @@ import transformers
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 from transformers.models.llama.modeling_llama import apply_rotary_pos_emb
 
+from nanopalm.errors import how_to_make
+
 # ---- the families --------------------------------------------------------------------------------
 
 
@@ -227,6 +229,5 @@ def not_loaded(name, error):
     reason = str(error).splitlines()[0][:200]
     return FileNotFoundError(
         f'llm={name!r} could not be loaded: it is neither a folder of a transformers model here '
-        f'nor a Hub id that can be reached ({reason}). '
-        f'`python prepare.py demo` makes data/models/smollm2-135m'
+        f'nor a Hub id that can be reached ({reason}){how_to_make(name)}'
     )

@@ -3,7 +3,8 @@ Caption your own images, sounds or videos, or ask about them, with a trained ada
 
     python sample.py --out_dir=out/demo --input=photo.jpg
     python sample.py --out_dir=out/demo --input='holiday/*.jpg' --output=captions.jsonl
-    python sample.py --out_dir=out/vqa --input=shape.png --question='what color is the shape?'
+    python sample.py --out_dir=out/demo_vqa_colours --input=shape.png \\
+        --question='what color is the shape?'
     python sample.py --out_dir=out/demo --input=photo.jpg --do_sample=True --num_beams=1 \\
         --num_return_sequences=3 --seed=1
 

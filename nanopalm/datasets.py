@@ -19,6 +19,7 @@ from pathlib import Path
 
 import numpy as np
 
+from nanopalm.errors import how_to_make
 from nanopalm.examples import BadData, bullet_list, medium_of, path_of
 from nanopalm.jsonl import SPLITS, read_jsonl, split_examples
 
@@ -52,6 +53,8 @@ def load_examples(config, split):
         examples = read_jsonl(path / f'{split}.jsonl', config['bad_rows'])
     elif path.is_file():
         examples = split_examples(read_jsonl(path, config['bad_rows']), path)[split]
+    elif how_to_make(name):
+        raise BadData(f'dataset={name!r}: there is no such folder{how_to_make(name)}')
     else:
         raise BadData(
             f'dataset={name!r}: expected one of {", ".join(map(repr, DATASETS))}, or a folder with '

@@ -6,7 +6,7 @@ import sys
 
 import pytest
 
-from nanopalm.errors import explain_errors
+from nanopalm.errors import explain_errors, how_to_make
 from nanopalm.examples import BadData
 
 
@@ -52,3 +52,8 @@ def test_an_error_of_the_disk_may_stand_alone(monkeypatch, capsys):
     explain_errors()
     sys.excepthook(OSError, OSError('No space left on device'), None)
     assert capsys.readouterr().err == 'No space left on device\n'
+
+
+def test_a_folder_of_the_demos_that_is_missing_can_be_made():
+    assert how_to_make('data/emoji/') == '; `python prepare.py demo` makes it'
+    assert how_to_make('my/pictures') == ''

@@ -9,6 +9,7 @@ from conftest import ROOT
 
 import prepare
 from nanopalm.datasets import DATASETS
+from nanopalm.errors import MADE_BY
 
 
 @pytest.fixture
@@ -96,6 +97,16 @@ def test_a_demo_makes_its_models_and_its_data(arguments, folders, tmp_path, monk
     monkeypatch.setattr(prepare, 'make', make)
     prepare.main([*arguments, f'--data_dir={tmp_path}'])
     assert made == folders
+    # where one is missing, it is said how to make it
+    assert all(f'data/{folder}' in MADE_BY for folder in folders)
+
+
+@pytest.mark.parametrize('folder', MADE_BY)
+def test_the_command_that_is_named_where_a_folder_is_missing_makes_it(folder, monkeypatch):
+    made = []
+    monkeypatch.setattr(prepare, 'make', lambda folder, *rest: made.append(str(folder)))
+    prepare.main(MADE_BY[folder].split())
+    assert folder in made
 
 
 def test_without_a_network_one_message_says_what_to_fetch_and_where_to_put_it(tmp_path):
