@@ -10,6 +10,7 @@ torch, transformers and timm take seconds to import, so the functions that need 
 
 import contextlib
 import hashlib
+import inspect
 import io
 import json
 import os
@@ -151,7 +152,11 @@ def make(folder, build, *arguments):
     its name only when it is complete, so that a run that was killed leaves nothing that looks
     complete. `build` returns a summary, which is printed."""
     if folder.exists():
-        print(f'{folder}: there already', flush=True)
+        source = Path(inspect.getsourcefile(build))
+        message = f'{folder}: there already'
+        if source.stat().st_mtime > folder.stat().st_mtime:
+            message += f'; {source.name} has changed since, so delete it to have it made anew'
+        print(message, flush=True)
         return
     temporary = folder.with_name(folder.name + '.tmp')
     # a run that was killed may have left one

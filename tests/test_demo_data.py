@@ -152,6 +152,11 @@ def test_what_a_killed_run_left_is_removed_and_a_complete_folder_is_not_made_aga
         f'{tmp_path}/thing: one file',
         f'{tmp_path}/thing: there already',
     ]
+    # as if it had been made before this file was last changed
+    os.utime(tmp_path / 'thing', (0, 0))
+    demo_data.make(tmp_path / 'thing', build, 'third')
+    assert builds == ['first']
+    assert 'test_demo_data.py has changed since' in capsys.readouterr().out
 
 
 def test_a_package_is_taken_from_its_folder_and_fetched_again_if_its_checksum_is_wrong(
