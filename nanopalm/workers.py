@@ -16,15 +16,19 @@ def worker_options(num_workers):
 
 
 def start_workers(loader):
-    """Returns an iterator over a DataLoader whose workers do not see Ctrl-C, which a terminal sends
-    to all processes: the main process ends its workers. One that is interrupted while it starts
-    would fail with a traceback of its own, or leave the main process waiting for it."""
+    """Returns an iterator over a DataLoader whose workers ignore Ctrl-C, which a terminal sends to
+    all processes: the main process ends its workers. One that is interrupted while it starts would
+    fail with a traceback of its own, or leave the main process waiting for it."""
     if not loader.num_workers:
         return iter(loader)
-    # a forked process has the same signals blocked, and keeps them so
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGINT])
+    interrupts = []
+    # a forked process has the same handlers, and keeps them
+    before = signal.signal(signal.SIGINT, lambda *_: interrupts.append(True))
     try:
-        return iter(loader)
+        iterator = iter(loader)
     finally:
-        # one that came meanwhile is raised here
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+        signal.signal(signal.SIGINT, before)
+    if interrupts:
+        # it came too early, and is for the handler that was there
+        signal.raise_signal(signal.SIGINT)
+    return iterator

@@ -26,34 +26,41 @@ def test_workers_are_forked_on_linux_alone(monkeypatch):
         assert worker_options(2) == dict(num_workers=0)
 
 
-@pytest.mark.skipif(sys.platform != 'linux', reason='workers are forked on Linux alone')
-def test_ctrl_c_reaches_the_main_process_and_not_its_workers():
-    in_main = DataLoader([0, 1], batch_size=None, collate_fn=interrupts_are_blocked)
-    in_workers = DataLoader(
-        [0, 1], batch_size=None, collate_fn=interrupts_are_blocked, **worker_options(1)
-    )
-    assert list(start_workers(in_main)) == [False, False]
-    assert list(start_workers(in_workers)) == [True, True]
-    assert not interrupts_are_blocked()
+@pytest.fixture
+def interruptible():
+    """A test that runs in the background inherits no handler."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+def interrupt_itself(value):
+    os.kill(os.getpid(), signal.SIGINT)
+    return value
 
 
 @pytest.mark.skipif(sys.platform != 'linux', reason='workers are forked on Linux alone')
-def test_ctrl_c_waits_until_the_workers_have_started():
+def test_ctrl_c_reaches_the_main_process_and_not_its_workers(interruptible):
+    def loader(num_workers):
+        options = worker_options(num_workers)
+        return DataLoader([3, 4], batch_size=None, collate_fn=interrupt_itself, **options)
+
+    assert list(start_workers(loader(1))) == [3, 4]
+    with pytest.raises(KeyboardInterrupt):
+        list(start_workers(loader(0)))
+
+
+def test_ctrl_c_waits_until_the_workers_have_started(interruptible):
     started = []
 
     class Loader:
         num_workers = 1
 
         def __iter__(self):
-            os.kill(os.getpid(), signal.SIGINT)
+            interrupt_itself(self)
             started.append(self)
             return iter([])
 
-    before = signal.signal(signal.SIGINT, signal.default_int_handler)
-    try:
-        with pytest.raises(KeyboardInterrupt):
-            start_workers(Loader())
-    finally:
-        signal.signal(signal.SIGINT, before)
+    with pytest.raises(KeyboardInterrupt):
+        start_workers(Loader())
     assert started
-    assert not interrupts_are_blocked()
