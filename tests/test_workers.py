@@ -12,10 +12,6 @@ from torch.utils.data import DataLoader
 from nanopalm.workers import start_workers, worker_options
 
 
-def interrupts_are_blocked(_=None):
-    return signal.SIGINT in signal.pthread_sigmask(signal.SIG_BLOCK, [])
-
-
 def test_workers_are_forked_on_linux_alone(monkeypatch):
     """A worker that starts anew would run train.py, a script, once more."""
     monkeypatch.setattr(sys, 'platform', 'linux')
