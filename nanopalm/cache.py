@@ -130,9 +130,8 @@ def write_cache(path, shape, files, encoder, config, device, autocast):
         with open(temporary, 'wb') as file:
             header = dict(descr='<f2', fortran_order=False, shape=shape)
             np.lib.format.write_array_header_1_0(file, header)
-            unit = dict(unit='files', unit_scale=config['cache_batch_size'])
-            bar = tqdm(start_workers(loader), desc='caching', total=len(loader), **unit, **BAR)
-            for pixels, batch_errors in bar:
+            bar = dict(desc='caching', unit='files', unit_scale=config['cache_batch_size'], **BAR)
+            for pixels, batch_errors in tqdm(start_workers(loader), total=len(loader), **bar):
                 states = encode(encoder, pixels, batch_errors, device, autocast)
                 file.write(states.tobytes())
                 errors += [error for error in batch_errors if error]
