@@ -161,11 +161,15 @@ def out_mlp(cfg, d_in, d_llm):
 # ---- mappers -------------------------------------------------------------------------------------
 
 
+def check_heads(cfg, d):
+    if d % cfg.mapper_heads:
+        raise ValueError(f'mapper_heads={cfg.mapper_heads} does not divide the width {d}')
+
+
 def mapper_blocks(cfg, d, block):
     """Returns `mapper_layers` of torch's post-norm blocks, whose feed-forward is as wide as they
     are."""
-    if d % cfg.mapper_heads:
-        raise ValueError(f'mapper_heads={cfg.mapper_heads} does not divide the width {d}')
+    check_heads(cfg, d)
     activation = F.gelu if cfg.activation == 'gelu' else nn.Identity()
     blocks = nn.ModuleList()
     for _ in range(cfg.mapper_layers):
@@ -223,7 +227,7 @@ class QPMapper(nn.Module):
 
     def last_block(self, q, x):
         """Returns what the last block makes of the queries q (B, n, d) among all tokens x. Nothing
-        else of that block is read, so nothing else is computed: three tenths of the mapper."""
+        else of that block is read, and leaving it out saves three tenths of the mapper."""
         block = self.blocks[-1]
         attended, _ = block.self_attn(q, x, x, need_weights=False)
         q = block.norm1(q + block.dropout1(attended))
@@ -409,6 +413,7 @@ class CrossAttention(nn.Module):
     def __init__(self, cfg, d_llm):
         super().__init__()
         d = cfg.adapter_dim or d_llm
+        check_heads(cfg, d)
         self.heads = cfg.mapper_heads
         self.query_mlp = nn.Sequential(
             nn.Linear(d_llm, d), make_activation(cfg), nn.Linear(d, d), make_norm(cfg, d)
@@ -631,6 +636,31 @@ def make_routes(cfg, layer_ids, n_encoders=1):
 # ---- the adapter ---------------------------------------------------------------------------------
 
 
+def check_connector(cfg, n_targets):
+    """Raises ValueError for a connector that does not exist, and for hyperparameters that it would
+    leave unused."""
+    if cfg.connector not in CONNECTORS:
+        raise ValueError(f'connector={cfg.connector!r}: expected one of {", ".join(CONNECTORS)}')
+    if cfg.n_connectors > n_targets:
+        raise ValueError(
+            f'n_connectors={cfg.n_connectors}: expected no more than there are target layers, '
+            f'{n_targets}; --n_connectors=1 is one that all of them share'
+        )
+    has_queries = cfg.connector in ('qpmapper', 'qformer')
+    for name in ('query_per_target', 'token_bias_per_token'):
+        if getattr(cfg, name) and not has_queries:
+            raise ValueError(
+                f'{name}=True: expected connector=qpmapper or qformer, whose tokens are n_queries, '
+                f'got {cfg.connector!r}'
+            )
+    if cfg.token_bias_per_token and not cfg.token_bias:
+        raise ValueError('token_bias_per_token=True: expected token_bias=True, too')
+    if cfg.connector == 'qformer' and not cfg.learned_queries:
+        raise ValueError(
+            "learned_queries=False: connector='qformer' has nothing but its queries to begin with"
+        )
+
+
 class Adapter(nn.Module):
     """All that is trained: connectors, norms and biases of the target layers, prompt tokens.
 
@@ -660,14 +690,11 @@ class Adapter(nn.Module):
 
     def add_connectors(self, d_in, grid, d_llm, n_layers):
         cfg = self.cfg
-        if cfg.connector not in CONNECTORS:
-            raise ValueError(
-                f'connector={cfg.connector!r}: expected one of {", ".join(CONNECTORS)}'
-            )
+        self.targets = find_target_layers(cfg, n_layers)
+        check_connector(cfg, len(self.targets))
         if isinstance(d_in, int):
             d_in = (d_in,)
             grid = (grid,)
-        self.targets = find_target_layers(cfg, n_layers)
         self.routes = make_routes(cfg, self.targets, n_encoders=len(d_in))
         self.connectors = nn.ModuleList()
         for width, patches in zip(d_in, grid):

@@ -5,6 +5,8 @@ A frozen encoder, a frozen language model, and the one idea that joins them:
     all that the text can read of them is, at each LLM layer, their keys and values:
     every mechanism is ONE K/V PREFIX PER LAYER, computed once per image, clip or video.
 
+(Gated cross-attention is the exception: a block of its own in front of a layer reads the tokens.)
+
     encoder -> adapter -> compute_prefix -> injected(...) -> prefix_attention
     hidden states  tokens   (k, v) per layer   for one call     reads them
 
@@ -58,7 +60,8 @@ class Part(NamedTuple):
 
 class Packing(NamedTuple):
     """Texts of unequal length as one row without pads: in training, the LLM computes nothing that
-    no label needs. Attention alone, whose tokens belong to one text each, sees the padded rows."""
+    no label needs. Only attention must know which text a token belongs to, so only there the texts
+    are laid out as padded rows again."""
 
     # (M,) of each token in the row, its place among the R * T places of R padded texts
     places: torch.Tensor
@@ -256,7 +259,7 @@ def captured_keys_values(layer):
 class PALM(nn.Module):
     """A causal LM of transformers that perceives. llm, encoder: both frozen; encoder may be None
     (cached hidden states, or blind). prefix_start: token ids in front of the perceptual tokens that
-    are injected at layer 0. fast_paths: three ways to the same result that are sooner there, see
+    are injected at layer 0. fast_paths: three shortcuts with the same result, see
     `pack_texts`, `fits_in_one_pass` and `move_prompt_into_prefix`; docs/7-performance.md says what
     they save."""
 
@@ -517,6 +520,7 @@ class PALM(nn.Module):
             and list(tokens) == [0]
             and len(tokens[0]) == len(x)
             and tokens[0].shape[1] <= x.shape[1]
+            and self.adapter.cfg.keep_to_end
             and not self.adapter.cfg.noncausal_prefix
             and not self.adapter.cross_attentions
             and embeddings.embedding_dim == self.llm.config.hidden_size

@@ -19,6 +19,7 @@ import math
 import os
 import sys
 import time
+from datetime import timedelta
 
 import torch
 import torch.distributed as dist
@@ -52,7 +53,7 @@ from nanopalm.checkpoint import (
 from nanopalm.datasets import load_examples
 from nanopalm.errors import explain_errors
 from nanopalm.examples import BadData, target_texts
-from nanopalm.files import write_atomically
+from nanopalm.files import lock_folder, write_atomically
 from nanopalm.generate import check_medium, generate_texts
 from nanopalm.logs import (
     draw_losses,
@@ -64,8 +65,8 @@ from nanopalm.logs import (
 from nanopalm.muon import Muon
 from nanopalm.parallel import checkpoint_activations, sum_over_processes
 from nanopalm.progress import BAR
-from nanopalm.prompts import check_prompt_end
-from nanopalm.runs import open_run, read_state, record, remove_later_entries
+from nanopalm.prompts import check_braces, check_prompt_end
+from nanopalm.runs import begin_run, is_resumed, read_state, record, remove_later_entries
 from nanopalm.seeds import seeded
 from nanopalm.validation import examples_to_score, is_better, score_texts
 from nanopalm.workers import start_workers, worker_options
@@ -168,7 +169,8 @@ n_prompt: at_least(0) = 1  # trained tokens in front of the text
 # standard deviation that queries and prompt tokens start from; 1 in the papers' code
 token_init_std: at_least(0) = 0.02
 prompt_mlp = False  # eP-ALM: prompt tokens go through Linear, Tanh, Linear
-prompt_positions = True  # False (eP-ALM): prompt tokens have no position, text starts at 0
+# of OPT; False (eP-ALM): prompt tokens have no position, and the text starts at 0
+prompt_positions = True
 # True, as in the papers' code: the LLM's own dropout is on in training (OPT 0.1, LLaMA none)
 llm_train_mode = False
 llm_bias_tuning = False  # y * scale + bias after every Linear of the LLM
@@ -221,7 +223,7 @@ device: may_change = 'auto'  # 'cpu', 'cuda', 'cuda:1', ...
 # auto = float32 on a CPU, on a GPU what the LLM was published in (float16 has a gradient scaler)
 dtype: one_of('auto', 'float32', 'bfloat16', 'float16') = 'auto'
 compile: may_change = False  # torch.compile of the LLM's layers
-# sooner, with the same result (docs/7-performance.md); False: all goes through prefix_attention
+# faster, with the same result (docs/7-performance.md); False: all goes through prefix_attention
 fast_paths: may_change = True
 # FSDP: each process keeps a share of the frozen LLM, for one that is larger than a GPU
 shard_llm: may_change = False
@@ -252,26 +254,10 @@ explain_errors(
 )
 
 
-def check_together():
-    """Raises ValueError that names all values which exclude each other, and would fail late or not
-    at all."""
-    mistakes = []
-    if cache_features and (encoder_bias_tuning or encoder_norm_tuning):
-        mistakes.append('cache_features=True: an encoder that is tuned cannot be cached')
-    if adapter_dim % mapper_heads:
-        mistakes.append(f'mapper_heads={mapper_heads} does not divide adapter_dim={adapter_dim}')
-    try:
-        instruction.format(prompt='')
-    except (LookupError, ValueError) as error:
-        mistakes.append(
-            f'instruction={instruction!r}: expected a text with {{prompt}} in it '
-            f'({type(error).__name__}: {error})'
-        )
-    if mistakes:
-        raise ValueError('\n'.join(mistakes))
-
-
-check_together()
+# what would fail late or not at all
+if cache_features and (encoder_bias_tuning or encoder_norm_tuning):
+    raise ValueError('cache_features=True: an encoder that is tuned cannot be cached')
+check_braces('instruction', instruction)
 
 # ---- processes, device, precision ----------------------------------------------------------------
 
@@ -285,7 +271,8 @@ if world > 1:
         device = f'cuda:{os.environ["LOCAL_RANK"]}'
     dist.init_process_group('nccl' if on_gpu else 'gloo')
 if on_gpu:
-    torch.cuda.set_device(device)
+    # 'cuda' without a number is the first
+    torch.cuda.set_device(torch.device(device).index or 0)
     torch.backends.cuda.matmul.allow_tf32 = True
 if batch_size % world:
     raise ValueError(
@@ -325,9 +312,15 @@ if row_per_caption:
 # a resumed run must have the same examples, too
 digested = [examples, scored_examples] if scored_examples else examples
 config['data_digest'] = hashlib.sha256(json.dumps(digested).encode()).hexdigest()[:16]
+# and what dtype='auto' stands for, which depends on the device
+config['dtype_used'] = dtype
 
 # refuses to overwrite a run, or to continue it with other hyperparameters or data
-resuming = open_run(config, may_change_on_resume(globals()), is_main)
+resuming = is_resumed(config, may_change_on_resume(globals()))
+if is_main:
+    # until this process ends
+    lock = lock_folder(out_dir)
+    begin_run(config, resuming)
 wait_for_all()
 
 # ---- model ---------------------------------------------------------------------------------------
@@ -471,7 +464,8 @@ def rate_factor(step, last_iter, steps_per_epoch):
         return cosine((step - ramp) / max(1, last_iter - ramp))
     if warmup_from:
         return warmup_from + (1 - warmup_from) * step / ramp
-    return (step + 1) / ramp if ramp > 1 else 1.0
+    # where the ramp ends between two steps, the last one would overshoot
+    return min(1.0, (step + 1) / ramp)
 
 
 def rate_factor_by_epoch(step, steps_per_epoch):
@@ -664,13 +658,13 @@ def training_entry(step, loss, grad_norm, seconds, tokens, flops):
 def log_line(entry):
     """Returns a training entry as a line to print."""
     norm = math.inf if entry['grad_norm'] is None else entry['grad_norm']
-    seconds_left = entry['ms'] / 1e3 * (last_iter - entry['iter'])
+    seconds_left = round(entry['ms'] / 1e3 * (last_iter - entry['iter']))
     return (
         f'iter {entry["iter"]}/{last_iter}: epoch {entry["epoch"]:.2f}, loss {entry["loss"]:.4f}, '
         f'lr {entry["lr"]:.1e}, norm {norm:.2f}, {entry["ms"]:.0f} ms, '
         f'{entry["samples_per_s"]:.1f} samples/s, {entry["tokens_per_s"]:.0f} tok/s, '
         f'mfu {entry["mfu"]:.0%}, {entry["peak_gb"]:.1f} GB, '
-        f'ETA {time.strftime("%H:%M:%S", time.gmtime(seconds_left))}'
+        f'ETA {timedelta(seconds=seconds_left)}'
     )
 
 

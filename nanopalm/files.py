@@ -26,6 +26,30 @@ def write_atomically(path, write):
             os.remove(temporary)
 
 
+def lock_folder(folder, wait=False):
+    """Makes a folder and holds it for this process. Returns the file that is locked: when it is
+    closed, or the process ends, the folder is free. Where another process holds it, this waits or
+    raises ValueError. On Windows nothing is held, nor on a file system that knows no locks."""
+    os.makedirs(folder, exist_ok=True)
+    file = open(f'{folder}/.lock', 'a')
+    try:
+        import fcntl
+
+        # unlike flock's, it is not held on by workers that outlive a killed run
+        fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except (BlockingIOError, PermissionError) as error:
+        if not wait:
+            file.close()
+            raise ValueError(
+                f'{folder}: another process is at work there; wait for it, or give another folder'
+            ) from error
+        print(f'{folder}: waiting for another process that is at work there', flush=True)
+        fcntl.lockf(file, fcntl.LOCK_EX)
+    except (ImportError, OSError):
+        pass
+    return file
+
+
 def writable_folder(cache_dir, out_dir):
     """Returns cache_dir, which is made where it does not exist. Where it may not be written to, as
     in a read-only checkout, returns the folder `cache` in out_dir instead. Raises BadData where

@@ -13,11 +13,13 @@ import json
 import os
 
 from nanopalm.examples import MEDIA, BadData, bullet_list, medium_of, path_of
+from nanopalm.prompts import check_braces
 
 SPLITS = ('train', 'val', 'test')
 
 A_PATH = 'a path, relative to the file'
-TEXTS = 'a text or a list of texts, none empty'
+A_TEXT = 'a text, not cut within a character'
+TEXTS = 'a text or a list of texts, none empty or cut within a character'
 
 # what the keys of a line may hold
 KEYS = {
@@ -25,14 +27,14 @@ KEYS = {
     'caption': TEXTS,
     'audio': A_PATH,
     'video': A_PATH,
-    'question': 'a text',
+    'question': A_TEXT,
     'answers': TEXTS,
-    'instruction': 'a text',
+    'instruction': A_TEXT,
     'split': "'train', 'val' or 'test'",
     'id': 'anything',
-    'category': 'a text',
-    'question_type': 'a text',
-    'answer_type': 'a text',
+    'category': A_TEXT,
+    'question_type': A_TEXT,
+    'answer_type': A_TEXT,
     'difficult_direct_answer': 'true or false',
 }
 
@@ -186,7 +188,7 @@ def instruction_errors(example):
     if 'instruction' not in example:
         return []
     instruction = example['instruction']
-    is_string = isinstance(instruction, str)
+    is_string = isinstance(instruction, str) and is_whole(instruction)
     if 'question' in example and not (is_string and '{prompt}' in instruction):
         return [
             f"key 'instruction' is {instruction!r}, expected a text with {{prompt}} in it, in the "
@@ -195,17 +197,17 @@ def instruction_errors(example):
     if not is_string:
         return [expected(example, 'instruction')]
     try:
-        instruction.format(prompt='')
-    except (LookupError, ValueError, AttributeError):
-        return [
-            f"key 'instruction' is {instruction!r}, expected no braces but those of {{prompt}}; "
-            f'a brace itself is written twice'
-        ]
+        check_braces("key 'instruction'", instruction)
+    except ValueError as error:
+        return [str(error)]
     return []
 
 
 def flag_errors(example):
     errors = []
+    for key in ('category', 'question_type', 'answer_type'):
+        if key in example and not is_text(example[key]):
+            errors.append(expected(example, key))
     if not isinstance(example.get('difficult_direct_answer', False), bool):
         errors.append(expected(example, 'difficult_direct_answer'))
     if example.get('split', 'train') not in SPLITS:
@@ -218,7 +220,17 @@ def is_path(value):
 
 
 def is_text(value):
-    return isinstance(value, str) and value.strip() != ''
+    return isinstance(value, str) and value.strip() != '' and is_whole(value)
+
+
+def is_whole(text):
+    """Returns whether a text is whole: JSON can hold half a character, as '\\ud83d', which can be
+    neither tokenized nor written."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def missing_files(example, folder, existing_files):

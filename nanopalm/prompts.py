@@ -87,6 +87,18 @@ def prompt_text(tokenizer, config, question='', instruction=''):
     return text + answer_prompt
 
 
+def check_braces(name, instruction):
+    """Raises ValueError for an instruction with braces that are not those of {prompt}. name: what
+    the message calls it."""
+    try:
+        instruction.format(prompt='')
+    except (LookupError, ValueError, AttributeError) as error:
+        raise ValueError(
+            f'{name} is {instruction!r}, expected no braces but those of {{prompt}}; a brace '
+            f'itself is written twice'
+        ) from error
+
+
 def start_token(tokenizer):
     """Returns the token that begins every text: BOS, or EOS where the tokenizer has no BOS."""
     return tokenizer.bos_token if tokenizer.bos_token_id is not None else tokenizer.eos_token

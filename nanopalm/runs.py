@@ -26,10 +26,10 @@ LATER_HYPERPARAMETERS = dict(
 )
 
 
-def open_run(config, may_change, is_main):
-    """Returns whether out_dir's run is resumed, and writes config.json. A run that is already
-    there is never overwritten, nor continued with other hyperparameters or data: that raises
-    ValueError. may_change: the names of hyperparameters in which a resumed run may differ."""
+def is_resumed(config, may_change):
+    """Returns whether out_dir's run is resumed. A run that is already there is never overwritten,
+    nor continued with other hyperparameters or data: that raises ValueError. may_change: the names
+    of hyperparameters in which a resumed run may differ."""
     out_dir = config['out_dir']
     init_from = config['init_from']
     present = [name for name in FILES if os.path.exists(f'{out_dir}/{name}')]
@@ -37,20 +37,26 @@ def open_run(config, may_change, is_main):
         raise ValueError(f'{out_dir}/resume.pt: nothing to resume')
     resuming = 'resume.pt' in present and init_from in ('resume', 'auto')
     if present and not resuming:
+        if 'resume.pt' in present:
+            remedy = '--init_from=resume continues it'
+        else:
+            remedy = f'--start_from={out_dir} with another --out_dir starts from its weights'
         raise ValueError(
-            f'{out_dir} holds a run ({", ".join(present)}): --init_from=resume continues it, '
-            f'another --out_dir leaves it alone, or remove it'
+            f'{out_dir} holds a run ({", ".join(present)}): {remedy}, another --out_dir leaves it '
+            f'alone, or remove it'
         )
     if resuming:
         check_unchanged(config, may_change)
-    if is_main:
-        os.makedirs(out_dir, exist_ok=True)
-        write_text(f'{out_dir}/config.json', json.dumps(config, indent=1))
-        if not resuming:
-            # what a run left that stopped before its first checkpoint
-            for name in ('metrics.jsonl', 'wandb_id'):
-                Path(f'{out_dir}/{name}').unlink(missing_ok=True)
     return resuming
+
+
+def begin_run(config, resuming):
+    """Writes config.json, and removes what a run left that stopped before its first checkpoint."""
+    out_dir = config['out_dir']
+    write_text(f'{out_dir}/config.json', json.dumps(config, indent=1))
+    if not resuming:
+        for name in ('metrics.jsonl', 'wandb_id'):
+            Path(f'{out_dir}/{name}').unlink(missing_ok=True)
 
 
 def check_unchanged(config, may_change):
@@ -67,7 +73,8 @@ def check_unchanged(config, may_change):
     if differences:
         raise ValueError(
             f'{out_dir} was trained with other hyperparameters or data: {", ".join(differences)}. '
-            f'Give the same (data_digest is of the examples and their paths), or another --out_dir'
+            f'Give the same, or another --out_dir (data_digest is of the examples and their paths, '
+            f'dtype_used is what dtype stood for on the device it had)'
         )
 
 

@@ -264,6 +264,32 @@ def test_a_bias_for_each_token_counts_the_tokens_of_all_encoders():
     assert adapter(sources)[0].shape == (2, 10, WIDTH)
 
 
+@pytest.mark.parametrize(
+    'unused, words',
+    [
+        (dict(connector='linear', n_connectors=2), '--n_connectors=1'),
+        (dict(connector='r_qpmapper', query_per_target=True), 'query_per_target=True'),
+        (
+            dict(connector='linear', token_bias=True, token_bias_per_token=True),
+            'token_bias_per_token=True',
+        ),
+        (dict(token_bias_per_token=True), 'token_bias=True, too'),
+        (dict(connector='qformer', learned_queries=False), 'learned_queries=False'),
+        (dict(connector='c_attn', mapper_heads=5), 'mapper_heads=5'),
+        (dict(connector='c_attn_flamingo', mapper_heads=5), 'mapper_heads=5'),
+    ],
+)
+def test_a_hyperparameter_that_would_have_no_effect_is_refused(unused, words):
+    cfg = AdapterConfig(**dict(adapter_dim=32, mapper_heads=4) | unused)
+    with pytest.raises(ValueError, match=words):
+        Adapter(cfg, D_ENCODER, GRID, WIDTH, LAYERS)
+
+
+def test_a_connector_without_heads_may_have_any_width():
+    cfg = AdapterConfig(connector='r_linear', adapter_dim=30, mapper_heads=8)
+    Adapter(cfg, D_ENCODER, GRID, WIDTH, LAYERS)
+
+
 @pytest.mark.parametrize('d_in', [48, None])
 def test_bottlenecks_are_in_all_layers_or_in_the_targets(d_in):
     cfg = AdapterConfig(connector='linear', n_targets=2, last_target=-2, bottleneck='parallel')

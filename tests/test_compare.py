@@ -196,6 +196,11 @@ def test_what_stands_behind_the_name_of_a_mechanism_wins_over_the_command_line()
     assert config['out_dir'] == 'out/x/qp_inner-n_queries=2-mapper_layers=1-samples-0.1-1'
 
 
+def test_a_run_has_a_folder_of_its_own():
+    run = compare.Run('mapl:encoder=data/models/lite2', 'samples', '1', '0')
+    assert compare.folder_of(run) == 'mapl-encoder=data-models-lite2-samples-1-0'
+
+
 def test_the_text_only_baseline_has_no_encoder():
     assert resolved('blind', 'config/demo.py')['encoder'] is None
 
@@ -261,6 +266,9 @@ def test_the_first_seed_and_the_smallest_share_choose_the_rate(monkeypatch):
             'give --device=cuda, without',
         ),
         (['config/demo.py', '--max_itres=2'], "did you mean 'max_iters'?"),
+        (['config/demo.py', '--seed=7'], 'give --compare_seeds'),
+        (['config/demo.py', '--train_rows=0.5'], 'give --shares'),
+        (['config/demo.py', '--out_dir=out/mine'], 'give --compare_dir'),
         (['config/demo.py', '--eval_options=--num_beam=1'], "did you mean 'num_beams'?"),
     ],
 )

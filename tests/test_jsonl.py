@@ -27,7 +27,8 @@ def write(folder, *lines):
     for line in lines:
         texts.append(line if isinstance(line, str) else json.dumps(line, ensure_ascii=False))
     path = folder / 'examples.jsonl'
-    path.write_text('\n'.join(texts), encoding='utf-8')
+    # half a character is written as JSON writes it, '\ud83d'
+    path.write_text('\n'.join(texts), encoding='utf-8', errors='backslashreplace')
     return path
 
 
@@ -152,6 +153,9 @@ WRONG_TEXTS = [
     (question(question=' '), ["key 'question' is ' '"]),
     (question(caption='b'), ["either 'caption', or 'question' with 'answers'"]),
     (caption(answers='a'), ["either 'caption', or 'question' with 'answers'"]),
+    # half an emoji, as a program that counts characters otherwise leaves it
+    (caption(caption='A cat \ud83d'), ["key 'caption'", 'cut within a character']),
+    (question(question='what \ud83d?'), ["key 'question'", 'cut within a character']),
 ]
 WRONG_INSTRUCTIONS = [
     (caption(instruction=3), ["key 'instruction' is 3, expected a text"]),
@@ -160,9 +164,13 @@ WRONG_INSTRUCTIONS = [
     (caption(instruction='{prompt.x}'), ['expected no braces but those of {prompt}']),
     (question(instruction='Answer:'), ['with {prompt} in it']),
     (question(instruction=3), ["key 'instruction' is 3", 'with {prompt} in it']),
+    (caption(instruction='\ud83d'), ["key 'instruction'", 'cut within a character']),
 ]
 WRONG_FLAGS = [
     (caption(split='training'), ["key 'split' is 'training'", "'train', 'val' or 'test'"]),
+    (caption(category=['animal']), ["key 'category' is ['animal']", 'a text']),
+    (question(question_type=1), ["key 'question_type' is 1", 'a text']),
+    (question(answer_type=''), ["key 'answer_type' is ''", 'a text']),
     (caption(split=['train']), ["key 'split' is ['train']", "'train', 'val' or 'test'"]),
     (
         question(difficult_direct_answer='no'),

@@ -10,9 +10,11 @@ import torch
 from conftest import TRAINED, digests, flags
 from tiny_runs import assert_same_checkpoints, entries, kill_and_resume, metrics
 
+from nanopalm.files import lock_folder
 from nanopalm.runs import (
     LATER_HYPERPARAMETERS,
-    open_run,
+    begin_run,
+    is_resumed,
     read_state,
     record,
     remove_later_entries,
@@ -151,8 +153,28 @@ def test_an_adapter_without_its_resume_file_is_not_overwritten(kept, trained, tr
     for name in (kept, 'metrics.jsonl'):
         shutil.copy(trained[0] / name, copy)
     before = digests(copy)
-    assert 'out_dir' in train(fails=True, out_dir=copy)
+    assert f'--start_from={copy}' in train(fails=True, out_dir=copy)
     assert digests(copy) == before
+
+
+def test_a_run_that_is_being_trained_is_not_trained_by_a_second_process(trained, train, tmp_path):
+    out_dir = shutil.copytree(trained[0], tmp_path / 'copy')
+    before = digests(out_dir)
+    with lock_folder(out_dir):
+        message = train(fails=True, out_dir=out_dir, **TRAINED | dict(init_from='resume'))
+    assert 'another process is at work there' in message
+    assert digests(out_dir) == before
+
+
+def test_a_run_is_continued_in_the_precision_that_auto_stood_for(trained, train, tmp_path):
+    out_dir = shutil.copytree(trained[0], tmp_path / 'copy')
+    path = out_dir / 'config.json'
+    config = json.loads(path.read_text())
+    assert config['dtype_used'] == 'float32'
+    # as on a GPU
+    path.write_text(json.dumps(config | dict(dtype_used='float16')))
+    message = train(fails=True, out_dir=out_dir, **TRAINED | dict(init_from='resume'))
+    assert "dtype_used='float16', now 'float32'" in message
 
 
 def test_a_run_is_not_continued_with_another_eval_metric(train, trained, tmp_path):
@@ -168,24 +190,21 @@ def test_a_run_is_not_continued_with_another_eval_metric(train, trained, tmp_pat
 
 def test_hyperparameters_that_may_change_may_change(tmp_path):
     config = LATER_HYPERPARAMETERS | dict(out_dir=str(tmp_path), init_from='scratch', max_iters=4)
-    assert not open_run(config, may_change={'max_iters', 'init_from'}, is_main=True)
+    assert not is_resumed(config, may_change={'max_iters', 'init_from'})
+    begin_run(config, resuming=False)
     (tmp_path / 'resume.pt').touch()
     config |= dict(init_from='auto', max_iters=8)
-    assert open_run(config, may_change={'max_iters', 'init_from'}, is_main=True)
+    assert is_resumed(config, may_change={'max_iters', 'init_from'})
+    begin_run(config, resuming=True)
     assert json.loads((tmp_path / 'config.json').read_text()) == config
     with pytest.raises(ValueError, match='max_iters=8, now 9'):
-        open_run(config | dict(max_iters=9), may_change={'init_from'}, is_main=True)
+        is_resumed(config | dict(max_iters=9), may_change={'init_from'})
 
 
 def test_auto_begins_a_run_where_there_is_none(tmp_path):
     config = dict(out_dir=str(tmp_path / 'run'), init_from='auto')
-    assert not open_run(config, may_change={'init_from'}, is_main=True)
-    assert (tmp_path / 'run/config.json').exists()
-
-
-def test_of_several_processes_the_first_writes(tmp_path):
-    config = dict(out_dir=str(tmp_path / 'run'), init_from='auto')
-    assert not open_run(config, may_change={'init_from'}, is_main=False)
+    assert not is_resumed(config, may_change={'init_from'})
+    # nothing is written yet
     assert not (tmp_path / 'run').exists()
 
 

@@ -48,6 +48,7 @@ def test_a_run_writes_its_checkpoints_its_log_and_its_configuration(trained):
         'metrics.jsonl',
         'loss.png',
         'config.json',
+        '.lock',
     }
     assert Image.open(out_dir / 'loss.png').size[0] > 100
 
@@ -367,6 +368,9 @@ def test_the_learning_rate_warms_up_and_falls_to_min_lr(monkeypatch):
     assert factors[4] == 1
     assert factors[6] == pytest.approx((1 + 0.1) / 2)
     assert factors[8] == pytest.approx(0.1)
+    # a ramp of 2.5 steps
+    factors = [rate_factor(step, last_iter=5, steps_per_epoch=1) for step in range(3)]
+    assert factors == pytest.approx([1 / 2.5, 2 / 2.5, 1])
 
 
 def test_the_prompt_tokens_may_have_a_learning_rate_of_their_own(train, tiny):

@@ -86,6 +86,7 @@ MECHANISMS = dict(
     qp_l0=MAPPER,
     # `make` puts two tokens of text in front of its prefix
     started=MAPPER,
+    layer_0_alone=MAPPER | dict(keep_to_end=False),
     r_linear=dict(connector='r_linear', adapter_dim=32),
     qp_inner=INNER,
     strided=INNER
@@ -121,6 +122,7 @@ CROSS_ATTENTIONS = ('c_attn', 'c_attn_flamingo')
 
 # {name: the LLM layers whose text reads a prefix}; cross-attention has none
 PREFIX_LAYERS = dict.fromkeys(MECHANISMS, [0, 1, 2, 3, 4, 5]) | dict(
+    layer_0_alone=[0],
     qp_inner=[2, 3, 4],
     strided=[2, 3, 4],
     inner_to_end=[1, 2, 3, 4, 5],

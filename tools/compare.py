@@ -125,6 +125,10 @@ OF_THE_DATA = ('prefix_start', 'source_dropout')
 OF_THE_MECHANISM = [f.name for f in fields(AdapterConfig) if f.name not in OF_THE_DATA]
 # what no mechanism may have for itself
 OF_THE_RUN = ('batch_size', 'accumulate', 'max_iters', 'train_rows', 'seed', 'out_dir')
+# what is said by a hyperparameter of this script
+OWN_NAMES = dict(
+    seed='compare_seeds', train_rows='shares', out_dir='compare_dir', init_from='compare_dir'
+)
 SCORES = ('exact', 'category', 'CIDEr')
 
 
@@ -192,6 +196,10 @@ def check(config, rest):
     check_once(config, 'compare_seeds', int)
     check_once(config, 'shares', float)
     check_once(config, 'rates', float)
+    for argument in rest:
+        name = argument.removeprefix('--').partition('=')[0]
+        if argument.startswith('--') and name in OWN_NAMES:
+            sys.exit(f'{argument}: each run has its own; give --{OWN_NAMES[name]}')
     if all(argument.startswith('--') for argument in rest):
         sys.exit('give the config file of a data set, such as config/demo.py')
     if not resolve('train.py', rest)['max_iters']:
@@ -392,7 +400,7 @@ def out_dir_of(run, config):
 
 
 def folder_of(run):
-    mechanism = run.mechanism.replace(':', '-')
+    mechanism = run.mechanism.replace(':', '-').replace('/', '-')
     name = f'{mechanism}-{run.budget}-{run.share}-{run.seed}'
     return f'{name}-{run.rate}' if run.rate else name
 
@@ -445,8 +453,10 @@ def steps_of(run, config, max_iters):
 
 def check_same(arguments):
     """Raises ValueError where a run that is complete was trained with other hyperparameters."""
-    allowed = may_change_on_resume(scope_of('train.py')) | {'init_from', 'data_digest'}
-    check_unchanged(resolve('train.py', arguments), allowed - {'max_iters'})
+    allowed = may_change_on_resume(scope_of('train.py')) - {'max_iters'}
+    # the last two are found out by train.py
+    allowed |= {'init_from', 'data_digest', 'dtype_used'}
+    check_unchanged(resolve('train.py', arguments), allowed)
 
 
 def evaluate(run, config, machine):
