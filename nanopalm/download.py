@@ -232,6 +232,14 @@ def unpack_shards(folder):
             print(f'{target}: {count} images', flush=True)
 
 
+def check_end(archive):
+    """Raises tarfile.ReadError where a tar file that has been read to its end has no end: it was
+    cut off between two files, which tarfile does not notice."""
+    archive.fileobj.seek(archive.offset)
+    if archive.fileobj.read(tarfile.BLOCKSIZE) != bytes(tarfile.BLOCKSIZE):
+        raise tarfile.ReadError('it is cut off')
+
+
 def unpack_shard(shard, target):
     """Unpacks one shard: each image KEY.jpg (or .jpeg, .png, .webp) that has a caption, which is
     the text of KEY.txt or else `caption` in KEY.json. Returns the number of images."""
@@ -252,6 +260,7 @@ def unpack_shard(shard, target):
                 entry = json.loads(archive.extractfile(member).read())
                 # img2dataset's caption is null for an image without one
                 captions.setdefault(path.stem, entry.get('caption') or '')
+        check_end(archive)
     lines = []
     for key, name in sorted(images.items()):
         caption = captions.get(key, '').strip()

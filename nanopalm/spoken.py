@@ -154,7 +154,7 @@ class Synthesizer:
         data = str(path.parent).encode()
         self.rate = self.library.espeak_Initialize(SYNCHRONOUS, 0, data, 0)
         if self.rate <= 0:
-            raise RuntimeError(f'eSpeak NG could not read its data in {path.parent}')
+            raise ValueError(f'eSpeak NG could not read its data in {path.parent}')
         self.parts = []
         # it must live as long as the library calls it
         self.callback = CALLBACK(self.receive)
@@ -189,7 +189,7 @@ class Synthesizer:
             None,
         )
         if error or not self.parts:
-            raise RuntimeError(f'eSpeak NG could not speak {text!r}')
+            raise ValueError(f'eSpeak NG could not speak {text!r}')
         return np.concatenate(self.parts)
 
     def close(self):

@@ -5,6 +5,7 @@ Data sets -> examples: choosing a data set, and the official files in miniature.
 
 import csv
 import json
+import shutil
 
 import pytest
 from conftest import ROOT
@@ -64,6 +65,16 @@ def one_file(tmp_path):
     path = tmp_path / 'examples.jsonl'
     path.write_text('\n'.join(lines))
     return path
+
+
+def test_a_file_of_one_split_has_no_lines_of_another(tmp_path):
+    (tmp_path / 'a.png').touch()
+    line = {'image': 'a.png', 'caption': 'A cat.', 'split': 'test'}
+    (tmp_path / 'train.jsonl').write_text(json.dumps(line))
+    assert "train.jsonl: there are lines with split='test'" in error_of(tmp_path)
+    # a further file may say what it likes
+    shutil.copy(tmp_path / 'train.jsonl', tmp_path / 'hard.jsonl')
+    assert len(load(tmp_path, 'hard')) == 1
 
 
 def test_one_file_has_all_splits(one_file):

@@ -5,10 +5,12 @@ import dataclasses
 import hashlib
 import io
 import json
+import multiprocessing
 import os
 import struct
 import sys
 import tarfile
+import time
 import zipfile
 from collections import Counter
 from pathlib import Path
@@ -146,7 +148,7 @@ def test_what_a_killed_run_left_is_removed_and_a_complete_folder_is_not_made_aga
     demo_data.make(tmp_path / 'thing', build, 'first')
     demo_data.make(tmp_path / 'thing', build, 'second')
     assert builds == ['first']
-    assert [path.name for path in tmp_path.iterdir()] == ['thing']
+    assert {path.name for path in tmp_path.iterdir()} == {'thing', '.lock'}
     assert [path.name for path in (tmp_path / 'thing').iterdir()] == ['whole']
     assert capsys.readouterr().out.splitlines() == [
         f'{tmp_path}/thing: one file',
@@ -157,6 +159,35 @@ def test_what_a_killed_run_left_is_removed_and_a_complete_folder_is_not_made_aga
     demo_data.make(tmp_path / 'thing', build, 'third')
     assert builds == ['first']
     assert 'test_demo_data.py has changed since' in capsys.readouterr().out
+
+
+@pytest.mark.skipif(sys.platform != 'linux', reason='elsewhere processes are not forked')
+def test_of_two_processes_that_make_a_folder_the_second_takes_what_the_first_has_made(tmp_path):
+    def build(folder, content):
+        with open(tmp_path / 'builds', 'a') as file:
+            file.write(f'{content}\n')
+        time.sleep(0.2)
+        (folder / 'whole').write_text(content)
+        return 'one file'
+
+    fork = multiprocessing.get_context('fork')
+    processes = []
+    for content in ('one', 'two'):
+        arguments = (tmp_path / 'thing', build, content)
+        processes.append(fork.Process(target=demo_data.make, args=arguments))
+    for process in processes:
+        process.start()
+    for process in processes:
+        process.join()
+    assert [process.exitcode for process in processes] == [0, 0]
+    (first,) = (tmp_path / 'builds').read_text().splitlines()
+    assert (tmp_path / 'thing/whole').read_text() == first
+
+
+def test_a_debian_package_of_another_release_is_taken_from_its_folder(tmp_path):
+    path = tmp_path / 'tuxpaint-stamps-default_2099.01.01-1_all.deb'
+    path.write_bytes(b'of another release')
+    assert demo_data.fetch('tuxpaint-stamps-default', tmp_path) == path
 
 
 def test_a_package_is_taken_from_its_folder_and_fetched_again_if_its_checksum_is_wrong(

@@ -6,6 +6,7 @@ import dataclasses
 import http.server
 import io
 import json
+import shutil
 import tarfile
 import threading
 import zipfile
@@ -15,6 +16,7 @@ import pytest
 from nanopalm import datasets
 from nanopalm.datasets import DATASETS, Source, load_examples
 from nanopalm.download import fetch_official
+from nanopalm.examples import BadData
 
 # the files of the miniature, when it is complete
 COMPLETE = {
@@ -399,14 +401,28 @@ def test_a_shard_of_cc3m_is_unpacked_once_and_a_new_one_is_added(shards):
     assert len(load_cc3m(shards)) == 5
 
 
-@pytest.mark.parametrize('content', ['the first 700 bytes', 'html'])
+# cut within a file, and between two: a header and a file of 5 bytes are two blocks of 512
+@pytest.mark.parametrize('content', ['the first 700 bytes', 'the first 1024 bytes', 'html'])
 def test_a_broken_shard_of_cc3m_is_named_and_leaves_nothing_behind(shards, content):
     shard = shards / 'shards/train/00001.tar'
-    shard.write_bytes(b'html' if content == 'html' else shard.read_bytes()[:700])
+    if content == 'html':
+        shard.write_bytes(b'html')
+    else:
+        shard.write_bytes(shard.read_bytes()[: int(content.split()[2])])
     with pytest.raises(SystemExit, match='not a whole tar shard') as error:
         fetch_official('cc3m', [f'--data_dir={shards}'])
     assert str(shard) in str(error.value)
     assert [path.name for path in (shards / 'images/train').iterdir()] == ['00000']
+
+
+def test_shards_of_cc3m_that_are_not_all_unpacked_are_not_taken_for_the_data_set(shards):
+    fetch_official('cc3m', [f'--data_dir={shards}'])
+    shutil.rmtree(shards / 'images/train/00001')
+    with pytest.raises(BadData, match='00001.tar is not unpacked: `python prepare.py cc3m`'):
+        load_cc3m(shards)
+    # as after all are unpacked
+    (shards / 'shards/train/00001.tar').unlink()
+    assert len(load_cc3m(shards)) == 3
 
 
 def test_cc3m_without_its_images_says_how_to_get_them(tmp_path):

@@ -8,6 +8,7 @@ import pytest
 from conftest import ROOT
 
 import prepare
+from nanopalm import download
 from nanopalm.datasets import DATASETS
 from nanopalm.errors import MADE_BY
 
@@ -137,8 +138,20 @@ def test_without_npm_the_message_also_names_the_demo_that_needs_none(main, tmp_p
     assert '`python prepare.py stamps && python train.py config/stamps.py`' in message
 
 
-def test_every_data_set_can_be_prepared_by_its_name():
-    assert set(DATASETS) <= set(prepare.NAMES)
+@pytest.mark.parametrize('name', DATASETS)
+def test_a_data_set_is_prepared_by_its_name(name, main, tmp_path, monkeypatch):
+    monkeypatch.setattr(download, 'fetch_source', lambda source, folder: f'{folder}: no network')
+    status, message = main(name, f'--data_dir={tmp_path}')
+    assert status == 1
+    assert message.startswith(f'prepare.py {name}: ')
+    assert str(tmp_path) in message
+
+
+def test_a_folder_that_cannot_be_made_is_named(main, tmp_path):
+    (tmp_path / 'file').touch()
+    status, message = main('demo', f'--data_dir={tmp_path}/file')
+    assert status == 1
+    assert message.startswith('prepare.py: ') and f'{tmp_path}/file' in message
 
 
 def test_an_interrupt_ends_in_a_sentence(monkeypatch):
