@@ -86,6 +86,7 @@ if blind_dir:
     check_blind_run(blind_dir, config, trained_with)
 run = with_other_data(trained_with, config)
 examples = load_captions(run, split, max_rows)
+known = named_examples(run, examples)
 
 # generate; in the keys of the results, '' is the run and 'blind_' the text-only baseline
 texts = {'': generate_with(out_dir, examples, config)}
@@ -110,7 +111,6 @@ result = {
     'missing': comparison['missing'],
     'rows': rows,
 }
-known = named_examples(run, examples)
 for side in texts:
     result[side + 'scores'] = comparison['scores'][side]
     in_category = category_match(examples, captions[side], known)

@@ -19,7 +19,7 @@ from pathlib import Path
 from configurator import at_least, between, configure, one_of
 from nanopalm import media
 from nanopalm.attention_map import draw_attention
-from nanopalm.decoding import decoding_options
+from nanopalm.decoding import check_decoding, decoding_options
 from nanopalm.errors import explain_errors
 from nanopalm.evaluation import load_run, read_run, to_json
 from nanopalm.generate import first_text, generate_texts, readable
@@ -42,7 +42,7 @@ bad_rows: one_of('', 'error', 'skip') = ''
 
 # -- text generation
 num_beams: at_least(1) = 3
-max_new_tokens: at_least(1) = 50
+max_new_tokens: at_least(0) = 0  # 0 = the run's test_new_tokens, or else 50
 length_penalty = 1.0  # of beams: above 1 longer texts win, below shorter ones
 repetition_penalty: at_least(0.01) = 1.0  # above 1: words of the text become less likely
 do_sample = False  # draw the words instead of taking the likeliest
@@ -96,8 +96,9 @@ def output_lines(path, medium, texts):
 
 # what is missing or wrong ends the script here, before a model is loaded
 check_paths()
-options = decoding_options(config)
-instruction = read_run(out_dir, config)['instruction']
+check_decoding(config)
+trained_with = read_run(out_dir, config)
+instruction = trained_with['instruction']
 if question and '{prompt}' not in instruction:
     raise ValueError(
         f'--question: {out_dir} was trained with instruction={instruction!r}, in which there '
@@ -110,6 +111,7 @@ paths = find_files(input, medium)
 if not paths:
     raise ValueError(f'--input={input!r}: there is no {medium} file in this folder')
 examples = [{medium: path, 'question': question} for path in paths]
+options = decoding_options(config, run)
 texts = generate_texts(model, tokenizer, run, examples, batch_size, seed=seed, **options)
 examples, texts = readable(examples, texts)
 

@@ -72,6 +72,11 @@ def check_tokens_are_patches(model):
             f'connector={cfg.connector!r}: its tokens are no patches, so there is no map of the '
             f'attention (linear and r_* have one)'
         )
+    if math.prod(prefix_grid(model)) == 1:
+        raise ValueError(
+            f'connector={cfg.connector!r}, reduction={cfg.reduction}: it makes one token of all '
+            f'patches, so there is no map of the attention'
+        )
     in_a_line = len(encoder.grid) == 1
     interleaved = encoder.type in ('audio-spectrogram-transformer', 'timesformer')
     if reduces and cfg.reduction > 1 and in_a_line and interleaved:

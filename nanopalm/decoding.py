@@ -10,15 +10,16 @@ SAMPLING = {'temperature': 1.0, 'top_k': 50, 'top_p': 1.0}
 DEFAULT_NEW_TOKENS = 50
 
 
-def decoding_options(config):
+def decoding_options(config, run):
     """Returns the arguments of `PALM.generate` for the hyperparameters of a script. All of them are
     given, so that the language model's own generation_config.json has no influence.
 
-    Raises ValueError for hyperparameters that would have no effect, or that exclude each other."""
+    run: the hyperparameters that the model was trained with. Raises ValueError for those of the
+    script that would have no effect, or that exclude each other."""
     check_decoding(config)
     options = {
         'num_beams': config['num_beams'],
-        'max_new_tokens': config['max_new_tokens'],
+        'max_new_tokens': token_limit(config['max_new_tokens'], run),
         'num_return_sequences': config['num_return_sequences'],
         'do_sample': config['do_sample'],
         'repetition_penalty': config['repetition_penalty'],
@@ -56,9 +57,7 @@ def check_decoding(config):
 
 
 def token_limit(max_new_tokens, run):
-    """Returns how many new tokens an evaluation generates at most: its own `max_new_tokens`, or if
-    that is 0 the run's `test_new_tokens`, or if that is 0 or not given 50, as DePALM. Most texts
-    end by themselves long before.
-
-    run: the hyperparameters that the model was trained with."""
+    """Returns how many new tokens a script generates at most: its own `max_new_tokens`, or if that
+    is 0 the run's `test_new_tokens`, or if that is 0 or not given 50, as DePALM. Most texts end by
+    themselves long before."""
     return max_new_tokens or run.get('test_new_tokens') or DEFAULT_NEW_TOKENS

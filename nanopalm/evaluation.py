@@ -10,10 +10,10 @@ from pathlib import Path
 from data import check_instruction
 from nanopalm.checkpoint import load_checkpoint, read_checkpoint
 from nanopalm.datasets import load_examples
-from nanopalm.decoding import decoding_options, token_limit
+from nanopalm.decoding import decoding_options
 from nanopalm.examples import BadData, medium_of, merge_captions, path_of, spread_examples
 from nanopalm.generate import first_text, generate_texts
-from nanopalm.prompts import replace_prompts
+from nanopalm.prompts import check_braces, replace_prompts
 from nanopalm.runs import write_text
 from nanopalm.scores import tokenize
 
@@ -64,7 +64,10 @@ def check_blind_run(blind_dir, config, run):
 def with_other_data(run, config):
     """Returns the hyperparameters of a run with the script's dataset, data_dir, instruction and
     answer_prompt in the places of its own. Where the script's is '', the run's own stays; where an
-    instruction or answer_prompt is None, there is none."""
+    instruction or answer_prompt is None, there is none. Raises ValueError for an instruction with
+    braces that are not those of {prompt}."""
+    if config['instruction']:
+        check_braces('--instruction', config['instruction'])
     run = dict(run)
     if config['dataset'] and config['dataset'] != run['dataset']:
         # how many examples of its own data set the run was trained with
@@ -81,8 +84,7 @@ def generate_with(out_dir, examples, config):
     config: the hyperparameters of eval_caption.py or eval_vqa.py."""
     model, tokenizer, run = load_run(out_dir, config)
     run = with_other_data(run, config)
-    options = decoding_options(config)
-    options['max_new_tokens'] = token_limit(config['max_new_tokens'], run)
+    options = decoding_options(config, run)
     return generate_texts(
         model,
         tokenizer,
@@ -162,7 +164,8 @@ def result_name(result):
     evaluated = result['evaluated']
     if evaluated['dataset'] == result['trained_with']['dataset']:
         return evaluated['split']
-    return f'{Path(evaluated["dataset"]).stem}_{evaluated["split"]}'
+    dataset = Path(evaluated['dataset']).name.removesuffix('.jsonl')
+    return f'{dataset}_{evaluated["split"]}'
 
 
 def describe_example(example):

@@ -17,7 +17,7 @@ import torch.nn as nn
 
 from nanopalm.files import write_atomically
 
-# FLOPs a second, in half precision without sparsity
+# words of a GPU's name, and its FLOPs a second in half precision without sparsity
 PEAK_FLOPS = {
     'H200': 989e12,
     'H100': 989e12,
@@ -49,12 +49,14 @@ def training_flops(palm, n_labels):
 
 
 def find_peak_flops(device, dtype):
-    """Returns the FLOPs a second of the device in this precision: of a GPU by table (unknown ones
-    are infinitely fast, which gives an MFU of 0), of a CPU what a large matmul reaches now."""
+    """Returns the FLOPs a second of the device in this precision: of a GPU by table, of a CPU what
+    a large matmul reaches now. A GPU that is not in the table, and any in float32, is infinitely
+    fast, which gives an MFU of 0."""
     if device.startswith('cuda'):
-        name = torch.cuda.get_device_name(device)
+        # 'NVIDIA A100-SXM4-80GB'
+        words = torch.cuda.get_device_name(device).replace('-', ' ').split()
         for key, peak in PEAK_FLOPS.items():
-            if key in name:
+            if set(key.split()) <= set(words) and dtype != 'float32':
                 return peak
         return math.inf
     # no CPU multiplies float16 well

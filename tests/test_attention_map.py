@@ -114,6 +114,11 @@ def test_queries_are_no_patches(make, example, changes):
         maps_of(*make(**changes), example)
 
 
+def test_a_single_token_has_no_place(make, example):
+    with pytest.raises(ValueError, match='one token of all patches'):
+        maps_of(*make(connector='r_linear', reduction=16), example)
+
+
 def test_a_blind_model_looks_at_nothing(make):
     model, _, _ = make(connector='linear')
     model.encoder = None

@@ -26,11 +26,11 @@ def test_beams_have_a_length_penalty_and_samples_a_temperature():
         'do_sample',
         'repetition_penalty',
     }
-    assert set(decoding_options(DEFAULTS)) == always | {'length_penalty'}
-    assert set(decoding_options({**DEFAULTS, 'num_beams': 1})) == always
-    sampled = decoding_options({**DEFAULTS, 'num_beams': 1, 'do_sample': True, 'top_k': 7})
+    assert set(decoding_options(DEFAULTS, {})) == always | {'length_penalty'}
+    assert set(decoding_options({**DEFAULTS, 'num_beams': 1}, {})) == always
+    sampled = decoding_options({**DEFAULTS, 'num_beams': 1, 'do_sample': True, 'top_k': 7}, {})
     assert set(sampled) == always | set(SAMPLING) and sampled['top_k'] == 7
-    assert set(decoding_options({**DEFAULTS, 'do_sample': True})) == (
+    assert set(decoding_options({**DEFAULTS, 'do_sample': True}, {})) == (
         always | set(SAMPLING) | {'length_penalty'}
     )
 
@@ -49,12 +49,12 @@ def test_beams_have_a_length_penalty_and_samples_a_temperature():
 )
 def test_what_would_have_no_effect_is_refused(changes, words):
     with pytest.raises(ValueError, match=words):
-        decoding_options({**DEFAULTS, **changes})
+        decoding_options({**DEFAULTS, **changes}, {})
 
 
 def test_more_samples_than_beams_are_allowed_without_beams():
     several = {'num_beams': 1, 'num_return_sequences': 9, 'do_sample': True}
-    assert decoding_options({**DEFAULTS, **several})['num_return_sequences'] == 9
+    assert decoding_options({**DEFAULTS, **several}, {})['num_return_sequences'] == 9
 
 
 def test_an_answer_may_have_as_many_tokens_as_depalms_or_as_the_run_says():

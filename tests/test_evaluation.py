@@ -110,6 +110,18 @@ def test_a_prompt_can_be_replaced_or_left_away():
     }
 
 
+@pytest.mark.parametrize('instruction', ['Describe {it}', 'As {"a": 1}: {prompt}', '{'])
+def test_an_instruction_with_other_braces_is_refused(instruction):
+    with pytest.raises(ValueError, match='--instruction is .*no braces but those'):
+        with_other_data(RUN, {**SCRIPT, 'instruction': instruction})
+
+
+@pytest.mark.parametrize('dataset', ['data/mine-1.0', 'data/mine-1.0/', 'mine-1.0.jsonl'])
+def test_a_dot_in_a_folders_name_is_kept(dataset):
+    evaluated = {'dataset': dataset, 'split': 'test'}
+    assert result_name({'evaluated': evaluated, 'trained_with': RUN}) == 'mine-1.0_test'
+
+
 def test_results_say_what_was_evaluated_and_are_named_after_it():
     run = with_other_data(RUN, {**SCRIPT, 'dataset': 'data/nocaps.jsonl'})
     evaluated = describe_evaluation(run, {**SCRIPT, 'which': 'last', 'split': 'val'})

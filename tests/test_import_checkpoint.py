@@ -540,6 +540,15 @@ def test_a_yaml_of_another_kind_is_named(text, message, c_attn, import_run, tmp_
     assert message in error
 
 
+def test_a_run_is_not_overwritten_by_an_import(c_attn, import_run, tmp_path):
+    path = tmp_path / 'imported/last.safetensors'
+    path.parent.mkdir()
+    path.touch()
+    error = import_run(c_attn[3], fails=True)
+    assert 'imported holds a run (last.safetensors): give another --out' in error
+    assert list(path.parent.iterdir()) == [path]
+
+
 def test_a_checkpoint_of_another_kind_is_named(c_attn, import_run, tmp_path):
     (tmp_path / 'other.pt').write_text('no tensors')
     error = import_run(c_attn[3], checkpoint=tmp_path / 'other.pt', fails=True)

@@ -1,8 +1,11 @@
 """The linear classifier, and tools/linear_limit.py from end to end on a tiny encoder."""
 
+import json
 import re
+import shutil
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 import torch
@@ -38,25 +41,61 @@ def test_share_within_counts_the_highest_logits():
     assert share_within(logits, torch.tensor([0, -1]), 5) == 0.5
 
 
+@pytest.fixture
+def limit(pictures, encoder, llm, tmp_path):
+    """limit(name=value, ...) runs the script, and returns (exit status, all that it printed)."""
+
+    def limit(**changes):
+        options = dict(
+            dataset=pictures,
+            encoder=encoder,
+            llm=llm,
+            cache_dir=tmp_path / 'cache',
+            device='cpu',
+            dtype='float32',
+        )
+        done = subprocess.run(
+            [sys.executable, '-m', 'tools.linear_limit', *flags(**options | changes)],
+            cwd=ROOT,
+            capture_output=True,
+            text=True,
+        )
+        return done.returncode, done.stdout + done.stderr
+
+    return limit
+
+
+LIMIT = r'linear limit: [\d.]+% exact, [\d.]+% within five, of \d+ names'
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize('pool_patches', [0, 2])
-def test_the_limit_of_a_data_set_is_printed(pool_patches, pictures, encoder, llm, tmp_path):
-    options = flags(
-        pool_patches=pool_patches,
-        dataset=pictures,
-        encoder=encoder,
-        llm=llm,
-        cache_dir=tmp_path,
-        device='cpu',
-        dtype='float32',
-    )
-    done = subprocess.run(
-        [sys.executable, '-m', 'tools.linear_limit', *options],
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-    )
-    assert re.match(
-        r'(caching .*\n)*linear limit: [\d.]+% exact, [\d.]+% within five, of \d+ names',
-        done.stdout,
-    ), done.stderr
+def test_the_limit_of_a_data_set_is_printed(pool_patches, limit):
+    status, printed = limit(pool_patches=pool_patches)
+    assert status == 0 and re.search(LIMIT, printed), printed
+
+
+@pytest.mark.slow
+def test_files_of_several_lines_and_files_that_cannot_be_read(limit, pictures, tmp_path):
+    folder = shutil.copytree(pictures, tmp_path / 'data')
+    lines = (folder / 'train.jsonl').read_text().splitlines()
+    (folder / 'train.jsonl').write_text('\n'.join([*lines, lines[0]]))
+    broken = Path(folder, json.loads(lines[1])['image'])
+    broken.write_bytes(b'no picture')
+    status, printed = limit(dataset=folder, bad_rows='skip')
+    assert status == 0 and re.search(LIMIT, printed), printed
+
+
+@pytest.mark.slow
+def test_what_has_no_captions_or_no_features_is_refused(limit, encoder, pictures, tmp_path):
+    line = {'image': str(pictures / 'images/0.png'), 'question': 'what?', 'answers': 'a'}
+    for split in ('train', 'val', 'test'):
+        (tmp_path / f'{split}.jsonl').write_text(json.dumps(line))
+    for mistake, words in (
+        (dict(encoder=None), 'encoder=None: expected one'),
+        (dict(encoder=f'{encoder},{encoder}'), 'expected one'),
+        (dict(dataset=tmp_path), 'has questions, expected captions'),
+    ):
+        status, printed = limit(**mistake)
+        assert status == 1 and words in printed
+        assert 'Traceback' not in printed

@@ -39,6 +39,8 @@ def test_the_peak_of_a_cpu_is_measured_and_that_of_an_unknown_gpu_is_infinite(mo
     names = {'cuda:0': 'NVIDIA H100 80GB HBM3', 'cuda:1': 'a new one'}
     monkeypatch.setattr(torch.cuda, 'get_device_name', names.get)
     assert find_peak_flops('cuda:0', 'bfloat16') == 989e12
+    # the table is of half precision
+    assert find_peak_flops('cuda:0', 'float32') == math.inf
     assert find_peak_flops('cuda:1', 'bfloat16') == math.inf
 
 

@@ -9,6 +9,7 @@ import pickle
 import re
 
 from adapters import AdapterConfig
+from nanopalm.runs import FILES
 
 # DePALM's names -> ours
 CONNECTORS = {'QPMapper': 'qpmapper', 'Q_former': 'qformer'}
@@ -388,6 +389,11 @@ def import_checkpoint(config, checkpoint, reference_config, out):
     # not at the top: it imports the models, and tests/parity.py imports this module
     from nanopalm.checkpoint import build, save_adapter
 
+    present = [name for name in FILES if os.path.exists(f'{out}/{name}')]
+    if present:
+        raise ValueError(
+            f'{out} holds a run ({", ".join(present)}): give another --out, or remove it'
+        )
     state, original = read_original(checkpoint, reference_config)
     hyperparameters, remarks = translate_config(state, original, config, reference_config)
     config |= hyperparameters

@@ -23,6 +23,7 @@ from nanopalm.cache import feature_cache
 from nanopalm.checkpoint import pick_device_and_dtype
 from nanopalm.datasets import load_examples
 from nanopalm.errors import explain_errors
+from nanopalm.examples import merge_captions
 from nanopalm.jsonl import SPLITS
 from nanopalm.probe import fit_discriminant, share_within
 
@@ -55,7 +56,12 @@ def main(argv):
 
 
 def read_features(config):
-    """Returns ({split: features (examples, D)}, {split: the first caption of each example})."""
+    """Returns ({split: features (files, D)}, {split: the first caption of each file}), without the
+    files that could not be read. Raises ValueError for a blind run, several encoders, questions."""
+    if not config['encoder'] or ',' in config['encoder']:
+        raise ValueError(
+            f'encoder={config["encoder"]}: expected one, whose features are classified'
+        )
     device, dtype = pick_device_and_dtype(config['device'], config['dtype'], config['llm'])
     # as in train.py, whose cache this reads
     autocast = functools.partial(
@@ -69,12 +75,19 @@ def read_features(config):
     captions = {}
     for split in SPLITS:
         examples = load_examples(config, split)
+        if 'caption' not in examples[0]:
+            raise ValueError(f'dataset={config["dataset"]!r} has questions, expected captions')
+        # one for each file, as the cache has them
+        examples = merge_captions(examples)
         cache = feature_cache(examples, encoder, config, split, device, autocast)
-        # of the plain view, the last layer; a data set without two captions of a file
+        # of the plain view, the last layer
         n_tokens = cache.shape[3] if config['pool_patches'] else 1
-        tokens = cache[:, 0, -1, :n_tokens].astype('float32')  # (examples, 1+N, D)
-        features[split] = torch.from_numpy(tokens).flatten(1)
-        captions[split] = [example['caption'][0] for example in examples]
+        tokens = cache[:, 0, -1, :n_tokens].astype('float32')  # (files, 1+N, D)
+        rows = torch.from_numpy(tokens).flatten(1)
+        # NaN is what the cache has of a file that could not be read
+        readable = (~rows.isnan().any(1)).nonzero().flatten()
+        features[split] = rows[readable]
+        captions[split] = [examples[i]['caption'][0] for i in readable.tolist()]
     return features, captions
 
 
