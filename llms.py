@@ -21,8 +21,9 @@ from nanopalm.errors import how_to_make
 class Llama:
     """LLaMA, Mistral, Qwen2: a norm in front of each block, rotary positions.
 
-    A prefix of N tokens has the positions -N..-1, in every layer; text starts at 0. Rotary
-    attention reads differences of positions alone, so negative ones do no harm."""
+    A prefix of N tokens has the positions -N..-1, in every layer; what follows it, trained prompt
+    tokens or the text, starts at 0. Rotary attention reads differences of positions alone, so
+    negative ones do no harm."""
 
     def __init__(self, llm):
         self.decoder = llm.get_decoder()

@@ -9,13 +9,16 @@ model.py must equal, and what it is measured against. The best place to see what
 
 The connector runs anew for every target and every text, every position has its logits, and
 generation has no cache: for every new token of every beam, all that stands before it goes through
-the LLM again. Nothing is shared with model.py but the weights. It is for connectors without
-randomness only: their dropout off, R-Rand in eval mode.
+the LLM again. It is for connectors without randomness only: their dropout off, R-Rand in eval mode.
+
+Its own are masks, positions, cross-attention, generation, and where the tokens enter. What it
+shares with model.py are the weights and the modules that have them: connectors, bottlenecks (and
+the hooks that call them), tuned norms and biases.
 
     logits = naive_logits(palm, features, input_ids)        # palm: model.PALM
 
-Shapes: B inputs, G texts per input, T text tokens, P prompt tokens, N visual tokens, S sources,
-D width, V vocabulary.
+Shapes: B inputs, G texts per input, T text tokens, P prompt tokens, M visual tokens, S sources of
+N patches each and width C, D width of the LLM, V vocabulary.
 """
 
 import torch
@@ -27,7 +30,7 @@ from model import Injection, injected
 
 
 def visual_tokens(palm, features):
-    """Returns {target layer: its tokens (B*G, N, D)} of hidden states (B*G, S, 1+M, D_enc)."""
+    """Returns {target layer: its tokens (B*G, M, D)} of hidden states (B*G, S, 1+N, C)."""
     adapter = palm.adapter
     cfg = adapter.cfg
     n_targets = len(adapter.targets)
@@ -50,7 +53,7 @@ def visual_tokens(palm, features):
 
 
 def put_start_in_front(palm, z):
-    """Returns [embeddings of prefix_start | visual tokens], (B*G, n+N, D)."""
+    """Returns [embeddings of prefix_start | visual tokens], (B*G, n+M, D)."""
     start = project_in(palm, palm.llm.get_input_embeddings()(palm.prefix_start))
     return torch.cat([start.expand(len(z), -1, -1), z.to(start.dtype)], dim=1)
 
@@ -109,13 +112,12 @@ def layer_arguments(palm, x, n, mask):
 
 
 def cross_attend(cross, x, tokens):
-    """Returns x + tanh(gate) * out(norm(softmax(q k^T / sqrt(C)) v)), where the queries q come from
-    the text x (B*G, P+T, D), keys k and values v from the tokens (B*G, N, d), in heads of C
-    channels."""
+    """Returns x + tanh(gate) * out(norm(softmax(q k^T / sqrt(d/H)) v)), where the queries q come
+    from the text x (B*G, P+T, D), keys k and values v from the tokens (B*G, M, d), in H heads."""
     heads = (cross.heads, -1)
     query = cross.q(cross.query_mlp(x.to(cross.gate.dtype)))
-    q = query.unflatten(2, heads).transpose(1, 2)  # (B*G, H, P+T, C)
-    k = cross.k(tokens).unflatten(2, heads).transpose(1, 2)  # (B*G, H, N, C)
+    q = query.unflatten(2, heads).transpose(1, 2)  # (B*G, H, P+T, d/H)
+    k = cross.k(tokens).unflatten(2, heads).transpose(1, 2)  # (B*G, H, M, d/H)
     v = cross.v(tokens).unflatten(2, heads).transpose(1, 2)
     weights = (q @ k.transpose(2, 3) / q.shape[3] ** 0.5).softmax(dim=3)
     attended = (weights @ v).transpose(1, 2).flatten(2)  # (B*G, P+T, d)
@@ -126,7 +128,7 @@ def cross_attend(cross, x, tokens):
 
 
 def naive_logits(palm, features, input_ids, attention_mask=None, tokens=None):
-    """Returns the logits (B*G, T, V). features: hidden states (B, S, 1+M, D_enc), None for a blind
+    """Returns the logits (B*G, T, V). features: hidden states (B, S, 1+N, C), None for a blind
     model; input_ids: (B*G, T), padded on either side; tokens: the visual ones, if they are known.
     """
     mask = torch.ones_like(input_ids) if attention_mask is None else attention_mask
@@ -152,7 +154,7 @@ def naive_logits(palm, features, input_ids, attention_mask=None, tokens=None):
 
 def through_layers(palm, x, mask, tokens):
     """Returns the hidden states (B*G, ..., D) after the last layer, for [prompt][text] x and visual
-    tokens {target layer: (B*G, N, D)}."""
+    tokens {target layer: (B*G, M, D)}."""
     adapter = palm.adapter
     # visual tokens in front of the text now
     n = 0

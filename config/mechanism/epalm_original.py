@@ -1,5 +1,5 @@
 # eP-ALM as published (ICCV 2023): CLS of the last 6 blocks of a ViT-B, each through a Linear of its
-# own, into layers 19 to 30 of OPT-2.7B. 25.0M trained parameters, half of them in the MLP behind
+# own, into layers 19 to 30 of OPT-2.7B. 24.9M trained parameters, half of them in the MLP behind
 # the prompt tokens. With coco.py, vqav2.py, gqa.py, audiocaps.py, msrvtt.py, msrvtt_qa.py or
 # msvd_qa.py:
 #   torchrun --standalone --nproc_per_node=4 train.py config/data/coco.py \
