@@ -466,8 +466,9 @@ class PALM(nn.Module):
         attention_mask: (B*G, T), right padded. Only labelled positions reach lm_head: captions are
         short, and the vocabulary is the widest matrix of the model."""
         inputs = self.before_layers(input_ids, attention_mask, pixels, features)
-        # position t predicts token t+1, and visual and prompt tokens (N+P) predict nothing;
         # train.py leaves labels on the CPU, so that this waits for no GPU
+        labels = labels.cpu()
+        # position t predicts token t+1, and visual and prompt tokens (N+P) predict nothing
         n_before = inputs[0].shape[1] - labels.shape[1]
         labelled = F.pad(labels[:, 1:] != -100, (n_before, 1))  # (B*G, N+P+T)
         if self.fast_paths and not self.compiled_layers:

@@ -179,7 +179,7 @@ def naive_loss(palm, features, input_ids, labels, attention_mask=None, label_smo
     predicts token t+1."""
     logits = naive_logits(palm, features, input_ids, attention_mask)
     logits = logits[:, :-1].flatten(0, 1).float()
-    targets = labels[:, 1:].flatten()
+    targets = labels[:, 1:].flatten().to(logits.device)
     return F.cross_entropy(logits, targets, ignore_index=-100, label_smoothing=label_smoothing)
 
 

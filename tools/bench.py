@@ -320,14 +320,15 @@ def make_batch(options, model, texts=1):
     input_ids, labels) (B*G, T); and inputs for `hidden_states`."""
     generator = torch.Generator().manual_seed(options.seed)
     size = options.batch_size * texts, options.text_tokens
-    input_ids = torch.randint(1, options.vocab, size, generator=generator).to(options.device)
+    labels = torch.randint(1, options.vocab, size, generator=generator)
     if model.encoder is None:
         source_layers = model.adapter.cfg.source_layers
         shape = source_layers, options.visual_tokens, options.visual_width
     else:
         shape = model.encoder.preprocessing.shape
     inputs = torch.randn(options.batch_size, *shape, generator=generator).to(options.device)
-    return dict(input_ids=input_ids, labels=input_ids), inputs
+    # labels stay on the CPU, as in train.py
+    return dict(input_ids=labels.to(options.device), labels=labels), inputs
 
 
 def hidden_states(model, inputs):
