@@ -658,6 +658,7 @@ ENCODERS = dict(
     vit_b_in1k=TimmEncoder('vit_base_patch16_224.augreg_in1k', crop=True),
     vit_b_in21k=TimmEncoder('vit_base_patch16_224.augreg_in21k', crop=True),
     vit_b_in21k_ft=TimmEncoder('vit_base_patch16_224.augreg2_in21k_ft_in1k', crop=True),
+    # tuned on ImageNet-1k, as the `clipnorm` ones
     vit_l_in21k=TimmEncoder('vit_large_patch16_224.augreg_in21k_ft_in1k', crop=True),
     # eP-ALM normalises with CLIP's mean and std, although these two were trained with others
     vit_b_in21k_ft_clipnorm=TimmEncoder(

@@ -21,6 +21,8 @@ import sys
 import time
 from datetime import timedelta
 
+import nanopalm.wheels  # noqa: F401  (first: says how torch's threads wait)
+
 import torch
 import torch.distributed as dist
 from torch.nn.parallel import DistributedDataParallel as DDP

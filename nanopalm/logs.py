@@ -70,9 +70,12 @@ def find_peak_flops(device, dtype):
 
 
 def peak_memory(device):
-    """Returns the peak memory in GB: of the GPU, or of this process."""
+    """Returns the peak memory in GB: of the GPU, or of this process; 0 on Windows, which does not
+    tell."""
     if device.startswith('cuda'):
         return torch.cuda.max_memory_allocated() / 1e9
+    if sys.platform == 'win32':
+        return 0.0
     import resource
 
     # in bytes on macOS, in KiB on Linux
