@@ -157,7 +157,7 @@ def test_a_checkpoint_that_is_missing_or_torn_is_named(sample, out_dir, pictures
     [
         ({'which': 'middle'}, "which='middle': expected one of 'best', 'last'"),
         ({'num_beams': 0}, 'num_beams=0: expected 1 or more'),
-        ({'max_new_tokens': 0}, 'max_new_tokens=0: expected 1 or more'),
+        ({'max_new_tokens': -1}, 'max_new_tokens=-1: expected 0 or more'),
         ({'batch_size': -1}, 'batch_size=-1: expected 1 or more'),
         ({'bad_rows': 'Skip'}, "expected one of '', 'error', 'skip'"),
     ],
