@@ -317,11 +317,11 @@ class PALM(nn.Module):
     # -- from the image to the prefix
 
     def encode(self, pixels=None, features=None):
-        """Returns the encoder's last S hidden states, a list of (B, 1+N, D), None for a blind
-        model; of several encoders, a list for each.
+        """Returns the encoder's last S hidden states, a list of (B, 1 + patches, D), None for a
+        blind model; of several encoders, a list for each.
 
         pixels: what the encoder takes, (B, 3, H, W) for images; features: cached hidden states
-        (B, S, 1+N, D). Both are tuples of several encoders."""
+        (B, S, 1 + patches, D). Both are tuples of several encoders."""
         if pixels is not None:
             return self.encoder(pixels)
         if features is None:
