@@ -82,12 +82,12 @@ class AdapterConfig:
 
 
 class Connector(nn.Sequential):
-    """The parts of a connector, one after the other. A mapper among them is told which row of its
-    queries to use."""
+    """The parts of a connector, one after the other. A mapper among them, also that of a resampler,
+    is told which row of its queries to use."""
 
     def forward(self, x, query_row=0):
         for part in self:
-            x = part(x, query_row) if isinstance(part, QPMapper) else part(x)
+            x = part(x, query_row) if isinstance(part, (QPMapper, Resampler)) else part(x)
         return x
 
 
@@ -162,6 +162,7 @@ def out_mlp(cfg, d_in, d_llm):
 
 
 def check_heads(cfg, d):
+    """Raises ValueError where the heads do not divide the width d."""
     if d % cfg.mapper_heads:
         raise ValueError(f'mapper_heads={cfg.mapper_heads} does not divide the width {d}')
 
@@ -316,10 +317,11 @@ class Resampler(nn.Module):
         self.n_cls = 0 if cfg.drop_cls else cfg.duplicate_cls
         self.norm = make_norm(cfg, d)
 
-    def forward(self, x):
+    def forward(self, x, query_row=0):
         cls = x[:, :1]
         patches = self.groups(x[:, 1:])  # (B*G, r, d)
-        tokens = self.pool(patches)  # (B*G, n, d)
+        row = (query_row,) if isinstance(self.pool, QPMapper) else ()
+        tokens = self.pool(patches, *row)  # (B*G, n, d)
         tokens = tokens.reshape(len(x), -1, x.shape[2])  # (B, G*n, d)
         return self.norm(torch.cat([cls] * self.n_cls + [tokens], dim=1))
 
@@ -646,13 +648,6 @@ def check_connector(cfg, n_targets):
             f'n_connectors={cfg.n_connectors}: expected no more than there are target layers, '
             f'{n_targets}; --n_connectors=1 is one that all of them share'
         )
-    has_queries = cfg.connector in ('qpmapper', 'qformer')
-    for name in ('query_per_target', 'token_bias_per_token'):
-        if getattr(cfg, name) and not has_queries:
-            raise ValueError(
-                f'{name}=True: expected connector=qpmapper or qformer, whose tokens are n_queries, '
-                f'got {cfg.connector!r}'
-            )
     if cfg.token_bias_per_token and not cfg.token_bias:
         raise ValueError('token_bias_per_token=True: expected token_bias=True, too')
     if cfg.connector == 'qformer' and not cfg.learned_queries:
@@ -753,7 +748,13 @@ class Adapter(nn.Module):
         if self.cfg.token_norm:
             z = self.token_norms[j](z)
         if self.cfg.token_bias:
-            z = self.token_biases[j](z)
+            bias = self.token_biases[j]
+            if self.cfg.token_bias_per_token and len(bias.scale) != z.shape[1]:
+                raise ValueError(
+                    f'token_bias_per_token=True is for n_queries={self.cfg.n_queries} tokens of an '
+                    f'encoder, and connector={self.cfg.connector!r} makes {z.shape[1]} in all'
+                )
+            z = bias(z)
         return z
 
     def cross_attention(self, j):

@@ -46,6 +46,7 @@ def lock_folder(folder, wait=False):
         print(f'{folder}: waiting for another process that is at work there', flush=True)
         fcntl.lockf(file, fcntl.LOCK_EX)
     except (ImportError, OSError):
+        # there are no locks here, and a training is worth more than one
         pass
     return file
 

@@ -26,13 +26,18 @@ LATER_HYPERPARAMETERS = dict(
 )
 
 
+def files_of_run(out_dir):
+    """Returns the names of a run's checkpoints that are in a folder."""
+    return [name for name in FILES if os.path.exists(f'{out_dir}/{name}')]
+
+
 def is_resumed(config, may_change):
     """Returns whether out_dir's run is resumed. A run that is already there is never overwritten,
     nor continued with other hyperparameters or data: that raises ValueError. may_change: the names
     of hyperparameters in which a resumed run may differ."""
     out_dir = config['out_dir']
     init_from = config['init_from']
-    present = [name for name in FILES if os.path.exists(f'{out_dir}/{name}')]
+    present = files_of_run(out_dir)
     if init_from == 'resume' and 'resume.pt' not in present:
         raise ValueError(f'{out_dir}/resume.pt: nothing to resume')
     resuming = 'resume.pt' in present and init_from in ('resume', 'auto')

@@ -268,11 +268,6 @@ def test_a_bias_for_each_token_counts_the_tokens_of_all_encoders():
     'unused, words',
     [
         (dict(connector='linear', n_connectors=2), '--n_connectors=1'),
-        (dict(connector='r_qpmapper', query_per_target=True), 'query_per_target=True'),
-        (
-            dict(connector='linear', token_bias=True, token_bias_per_token=True),
-            'token_bias_per_token=True',
-        ),
         (dict(token_bias_per_token=True), 'token_bias=True, too'),
         (dict(connector='qformer', learned_queries=False), 'learned_queries=False'),
         (dict(connector='c_attn', mapper_heads=5), 'mapper_heads=5'),
@@ -283,6 +278,28 @@ def test_a_hyperparameter_that_would_have_no_effect_is_refused(unused, words):
     cfg = AdapterConfig(**dict(adapter_dim=32, mapper_heads=4) | unused)
     with pytest.raises(ValueError, match=words):
         Adapter(cfg, D_ENCODER, GRID, WIDTH, LAYERS)
+
+
+@pytest.mark.parametrize('n_queries', [1, 5])
+def test_a_bias_for_each_token_needs_as_many_as_there_are_tokens(n_queries):
+    cfg = dict(connector='linear', source_tokens='cls', n_queries=n_queries)
+    adapter = make_adapter(**cfg, token_bias=True, token_bias_per_token=True)
+    states = [torch.randn(2, 17, D_ENCODER)]
+    if n_queries == 1:
+        assert adapter(states)[0].shape == (2, 1, WIDTH)
+        return
+    with pytest.raises(ValueError, match="n_queries=5 .*connector='linear' makes 1 in all"):
+        adapter(states)
+
+
+@pytest.mark.parametrize('connector', ['qpmapper', 'qformer', 'r_qpmapper'])
+def test_each_target_may_have_queries_of_its_own(connector):
+    cfg = dict(connector=connector, adapter_dim=32, mapper_heads=4, n_queries=5, n_targets=2)
+    states = [torch.randn(2, 17, D_ENCODER)]
+    for own in (True, False):
+        adapter = make_adapter(**cfg, last_target=-1, query_per_target=own).eval()
+        first, second = adapter(states).values()
+        assert torch.equal(first, second) is not own
 
 
 def test_a_connector_without_heads_may_have_any_width():

@@ -9,7 +9,7 @@ import pickle
 import re
 
 from adapters import AdapterConfig
-from nanopalm.runs import FILES
+from nanopalm.runs import files_of_run
 
 # DePALM's names -> ours
 CONNECTORS = {'QPMapper': 'qpmapper', 'Q_former': 'qformer'}
@@ -389,7 +389,7 @@ def import_checkpoint(config, checkpoint, reference_config, out):
     # not at the top: it imports the models, and tests/parity.py imports this module
     from nanopalm.checkpoint import build, save_adapter
 
-    present = [name for name in FILES if os.path.exists(f'{out}/{name}')]
+    present = files_of_run(out)
     if present:
         raise ValueError(
             f'{out} holds a run ({", ".join(present)}): give another --out, or remove it'
