@@ -7,6 +7,7 @@ with the run's hyperparameters, library versions and scores in its metadata.
 
 import json
 import os
+from pathlib import Path
 
 import nanopalm.wheels  # noqa: F401  (first: mends torchvision on CPU-only torch)
 
@@ -14,7 +15,7 @@ import timm
 import torch
 import transformers
 from safetensors import safe_open
-from safetensors.torch import save_file
+from safetensors.torch import save
 
 from adapters import Adapter, AdapterConfig
 from encoders import make_encoder
@@ -96,7 +97,9 @@ def save_adapter(path, trained, config, **facts):
         config=json.dumps(config), versions=json.dumps(versions), facts=json.dumps(facts)
     )
     tensors = {name: p.detach().cpu().contiguous() for name, p in trained.items()}
-    write_atomically(path, lambda temporary: save_file(tensors, temporary, metadata))
+    # by ourselves, for safetensors' own files can be read by nobody else
+    content = save(tensors, metadata)
+    write_atomically(path, lambda temporary: Path(temporary).write_bytes(content))
 
 
 def load_checkpoint(out_dir, which='best', device='auto', dtype='auto', bad_rows=''):

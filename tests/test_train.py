@@ -50,6 +50,9 @@ def test_a_run_writes_its_checkpoints_its_log_and_its_configuration(trained):
         'config.json',
         '.lock',
     }
+    # an adapter may be read by whoever may read the rest
+    modes = {path.stat().st_mode for path in out_dir.iterdir()}
+    assert len(modes) == 1
     assert Image.open(out_dir / 'loss.png').size[0] > 100
 
 
